@@ -1,0 +1,65 @@
+"""What an engine asks its driver to do: imperatives, carried out in order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from consensus.protocol.messages import Message, tagged
+from consensus.types import Rank, Round, Seconds
+
+
+@tagged
+class SendControl(NamedTuple):
+    """Send ``message`` to one rank."""
+
+    peer: Rank
+    message: Message
+
+
+@tagged
+class Broadcast(NamedTuple):
+    """Send ``message`` to every other rank that has not left."""
+
+    message: Message
+
+
+@tagged
+class SwapModel(NamedTuple):
+    """Send the own flat model to ``peer`` and receive its one, in exchange of my ``round`` with its ``peer_round``.
+
+    ``weight`` is what the arriving model counts for, if that is known by now; None means: keep it until Mix says.
+    """
+
+    peer: Rank
+    round: Round
+    peer_round: Round
+    weight: float | None
+
+
+@tagged
+class Mix(NamedTuple):
+    """x <- (1 - sum of weights) x + sum of weight_j x_j over ``weights`` = ((peer, weight), ...), this round's exchanges."""
+
+    weights: tuple[tuple[Rank, float], ...]
+
+
+@tagged
+class StartStep(NamedTuple):
+    """Round ``round`` has closed and is mixed: compute the next local step."""
+
+    round: Round
+
+
+@tagged
+class WakeAt(NamedTuple):
+    """Deliver a Tick at time ``when`` (the rule waits for the clock)."""
+
+    when: Seconds
+
+
+@tagged
+class Finish(NamedTuple):
+    """Everybody has said goodbye: no message is under way on any channel of this rank."""
+
+
+Command: TypeAlias = SendControl | Broadcast | SwapModel | Mix | StartStep | WakeAt | Finish

@@ -1,0 +1,129 @@
+"""The control messages two ranks exchange, and their fixed-size wire form.
+
+All of them are one small record of 64-bit integers; the only heavy transfer, the model itself, is not a message here but
+the transport's answer to :class:`~consensus.protocol.commands.SwapModel`.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from consensus.errors import ProtocolError
+from consensus.types import Rank, Round
+
+_T = TypeVar("_T")
+
+
+def tagged(cls: type[_T]) -> type[_T]:
+    """Make equality of a named tuple depend on its class: ``Ready(3) != Progress(3)``.
+
+    Named tuples are the cheapest immutable record Python has, and a rank makes dozens of these in each round; but as tuples
+    they compare by content alone, which would let a test (or a set of explored states) confuse two kinds of message.
+    """
+
+    def eq(self: Any, other: object) -> bool:
+        return type(self) is type(other) and tuple.__eq__(self, other)  # type: ignore[arg-type]
+
+    def ne(self: Any, other: object) -> bool:
+        return not eq(self, other)
+
+    def digest(self: Any) -> int:
+        return hash((cls.__name__, tuple(self)))
+
+    cls.__eq__, cls.__ne__, cls.__hash__ = eq, ne, digest  # type: ignore[assignment,method-assign]
+    return cls
+
+
+@tagged
+class Ready(NamedTuple):
+    """To every neighbour when a round opens: "my step is done, I can exchange"."""
+
+    round: Round
+
+
+@tagged
+class Engage(NamedTuple):
+    """ "I want to swap my round `mine` with your round `yours`"."""
+
+    mine: Round
+    yours: Round
+
+
+@tagged
+class Closed(NamedTuple):
+    """To every neighbour when a round closes; withdraws its Ready and every unanswered Engage. Carries its exchange count."""
+
+    round: Round
+    exchanges: int
+
+
+@tagged
+class Leave(NamedTuple):
+    """The last message on a channel: remove this rank for good. ``who`` is the sender, or the dead rank it speaks for."""
+
+    who: Rank
+
+
+@tagged
+class Established(NamedTuple):
+    """A rule's news, to every rank: in ``epoch``, the edge ``(i, j)`` has been used.
+
+    ``departed`` (how many ranks the sender knows to have left) and ``digest`` (which ones, see
+    :func:`consensus.rules.epochs.departure_digest`) name the epoch's generation: epochs restart when a rank leaves.
+    """
+
+    epoch: int
+    i: Rank
+    j: Rank
+    departed: int
+    digest: int
+
+
+@tagged
+class Progress(NamedTuple):
+    """For the application, not the engine: how many samples the sender has processed in this run."""
+
+    samples: int
+
+
+@tagged
+class Stop(NamedTuple):
+    """For the application, not the engine: finish your round and leave; ``reason`` is an application's code."""
+
+    reason: int
+
+
+Message: TypeAlias = Ready | Engage | Closed | Leave | Established | Progress | Stop
+
+_KINDS: tuple[type[Any], ...] = (Ready, Engage, Closed, Leave, Established, Progress, Stop)
+_CODE = {cls: code for code, cls in enumerate(_KINDS)}
+_ARITY = tuple(len(cls._fields) for cls in _KINDS)
+_PAD = tuple((0,) * (5 - arity) for arity in _ARITY)
+_WIRE = struct.Struct("<6q")
+
+WIRE_BYTES = _WIRE.size
+"""Size of every encoded message, bytes."""
+
+
+def encode(message: Message) -> bytes:
+    """Pack ``message`` into :data:`WIRE_BYTES` bytes (little-endian, six 64-bit integers: kind, fields, zeros)."""
+    code = _CODE[type(message)]
+    return _WIRE.pack(code, *message, *_PAD[code])
+
+
+def decode(buffer: bytes | bytearray | memoryview) -> Message:
+    """Unpack what :func:`encode` packed.
+
+    Raises
+    ------
+    ProtocolError
+        If the bytes are not one of this version's messages.
+    """
+    try:
+        code, *fields = _WIRE.unpack_from(buffer)
+        return _KINDS[code](*fields[: _ARITY[code]])  # type: ignore[no-any-return]
+    except (struct.error, IndexError) as error:
+        raise ProtocolError(
+            f"not a control message of this version: {bytes(buffer)[:WIRE_BYTES].hex()} ({error}); do all ranks run the same version of consensus?"
+        ) from None

@@ -1,0 +1,95 @@
+"""The contract every transport keeps, in prose and as a protocol class.
+
+A transport moves control messages and models between ranks, keeps the clock, and decides nothing. One rank has one
+transport object; it is used by one thread.
+
+*Order.* Control messages from one rank are handed out in the order in which that rank sent them. Nothing is promised between
+control messages and models, nor between different senders.
+
+*Waiting.* Only :meth:`Transport.wait` blocks. Between calls nothing is handed out, and messages that arrive wait, small ones
+only: a model is never sent to a rank that has not asked for it by :meth:`Transport.swap`.
+
+*Models.* `swap` starts both directions. The own model is read from ``parcel.chunks`` until ModelSent is handed out, so the
+caller may not write it before; arriving chunks go to ``parcel.deliver`` from inside `wait` or `poll`, each once, in any order
+between peers and in order of index for one peer; ModelArrived follows the last.
+
+*Ends.* The last message of a channel is a ``Leave``: after it arrived the transport keeps no receive open for that rank.
+Nothing is ever cancelled, so :meth:`Transport.disconnect` may be called only after Finish, when all of them have come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consensus.protocol.events import Event
+from consensus.protocol.messages import Message
+from consensus.types import Rank, Round, Seconds
+
+Bytes = NDArray[np.uint8]
+
+CHUNK_BYTES = 1 << 20
+"""Size of a model chunk, bytes: large enough to amortise a message, small enough to be averaged while in cache."""
+
+
+class Parcel(Protocol):
+    """A rank's model as the transport sees it: bytes in chunks."""
+
+    @property
+    def chunks(self) -> Sequence[Bytes]:
+        """The own model, uint8 views of shape (<= CHUNK_BYTES,), the same lengths at every rank."""
+
+    def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
+        """Take chunk ``index`` of ``peer``'s model; ``data`` is valid only during the call."""
+
+
+class Transport(Protocol):
+    """What a driver needs of the world."""
+
+    @property
+    def rank(self) -> Rank: ...
+    @property
+    def size(self) -> int: ...
+
+    def now(self) -> Seconds:
+        """The clock: monotonic; its zero is the transport's own affair."""
+
+    def sleep(self, duration: Seconds) -> None:
+        """Let time pass (really, or on the virtual clock)."""
+
+    def pace(self, round: Round, elapsed: Seconds) -> None:
+        """Called when the local step of ``round`` took ``elapsed``; the straggler injector stretches it here."""
+
+    def connect(self, neighbours: Sequence[Rank], parcel: Parcel) -> None:
+        """Be ready to receive from everybody; afterwards all ranks may send."""
+
+    def send(self, peer: Rank, message: Message) -> None:
+        """Send a control message; never blocks on the receiver."""
+
+    def swap(self, peer: Rank, round: Round, peer_round: Round) -> None:
+        """Start to send the own model to ``peer`` and to receive its one."""
+
+    def poll(self) -> list[Event]:
+        """What has happened, without waiting."""
+
+    def wait(self, until: Seconds | None) -> list[Event]:
+        """What has happened, waiting until there is something or the clock reaches ``until`` (then perhaps nothing)."""
+
+    def disconnect(self) -> None:
+        """Release what `connect` took; `connect` may be called again, by all ranks."""
+
+    def broadcast(self, buffer: Bytes, root: Rank = 0) -> None:
+        """Collective, in place: everybody's ``buffer`` becomes ``root``'s. Not while connected."""
+
+    def sum(self, buffer: NDArray[Any]) -> None:
+        """Collective, in place: everybody's ``buffer`` becomes the sum over ranks. Not while connected."""
+
+    def gather(self, item: Any) -> list[Any]:
+        """Collective: everybody's small picklable ``item``, by rank. Not while connected."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Payload and control bytes sent since the transport was made."""
