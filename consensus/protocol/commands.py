@@ -18,7 +18,7 @@ class SendControl(NamedTuple):
 
 @tagged
 class Broadcast(NamedTuple):
-    """Send ``message`` to every other rank that has not left."""
+    """Send ``message`` to every other rank, also to those that have left: they wait for the others' goodbyes."""
 
     message: Message
 
@@ -34,6 +34,13 @@ class SwapModel(NamedTuple):
     round: Round
     peer_round: Round
     weight: float | None
+
+
+@tagged
+class DropModel(NamedTuple):
+    """``peer`` died while its model was on the way here: do not wait for the rest of it."""
+
+    peer: Rank
 
 
 @tagged
@@ -62,4 +69,4 @@ class Finish(NamedTuple):
     """Everybody has said goodbye: no message is under way on any channel of this rank."""
 
 
-Command: TypeAlias = SendControl | Broadcast | SwapModel | Mix | StartStep | WakeAt | Finish
+Command: TypeAlias = SendControl | Broadcast | SwapModel | DropModel | Mix | StartStep | WakeAt | Finish

@@ -1,0 +1,423 @@
+"""The neighbour exchange: one rank's side of it, as a state machine without input or output.
+
+Laws (a validator checks them after every event in the tests, see :mod:`consensus.protocol.validate`):
+
+1. Symmetry. Round a of i exchanges with round b of j if and only if round b of j exchanges with round a of i. It rests on the
+   handshake alone: each end sends Engage(a, b) only while open and never takes it back (only the *other* end's Closed voids it),
+   and each end moves only when it has both sent and received it.
+2. A round closes only while no edge is offered or moving, so an Engage is never withdrawn after the peer may have acted on it.
+3. At most one exchange per edge and round: a Ready is used up by the exchange it led to, at both ends.
+4. Nobody waits for a rank that computes: a computing rank has sent Closed, so every offer to it falls back to idle.
+5. Leaving and dying are ordinary events; the rule is asked again after each.
+
+The engine is fed events (:mod:`consensus.protocol.events`) with the time at which they are handled, and returns commands
+(:mod:`consensus.protocol.commands`) that the driver carries out in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from enum import Enum
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from consensus.errors import ConfigError, ProtocolError
+from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
+from consensus.protocol.decision import ActiveWeights, Close, Rule, View
+from consensus.protocol.edge import Edge, EdgeState
+from consensus.protocol.events import Control, Event, LeaveWanted, ModelArrived, ModelSent, PeerLost, StepDone, Tick
+from consensus.protocol.messages import Closed, Engage, Established, Leave, Ready
+from consensus.protocol.story import Story
+from consensus.topology.metropolis import edge_weight
+from consensus.types import Rank, Round, Seconds
+
+Weights = Literal["static", "active"]
+
+
+class Phase(Enum):
+    """What a rank is doing."""
+
+    COMPUTING = "computing"
+    """Between rounds: the local step is under way; no other rank waits for this one."""
+    OPEN = "open"
+    """In a round, exchanging and waiting as the rule says."""
+    SETTLING = "settling"
+    """Closed, but active weights still need the partners' Closed."""
+    LEFT = "left"
+    """Said goodbye; waits for the others' goodbyes."""
+    FINISHED = "finished"
+    """Everybody has said goodbye."""
+
+
+class RoundRecord(NamedTuple):
+    """What one round came to.
+
+    ``exchanges`` holds (peer, the peer's round, weight, when complete); ``backups`` the living neighbours that were not
+    exchanged with, so b_i(k) = len(backups); ``reason`` is why the rule closed it.
+    """
+
+    round: Round
+    opened_at: Seconds
+    closed_at: Seconds
+    exchanges: tuple[tuple[Rank, Round, float, Seconds], ...]
+    backups: tuple[Rank, ...]
+    reason: str
+
+
+class NeighbourEngine:
+    """One rank's side of the neighbour exchange.
+
+    Parameters
+    ----------
+    rank : Rank
+        This rank.
+    adjacency : Mapping[Rank, Collection[Rank]]
+        The base graph: symmetric, no self-loops; the same at every rank.
+    rule : Rule
+        Decides when rounds close.
+    weights : "static" or "active"
+        Metropolis-Hastings on base-graph degrees, or on the exchanges of the round (then mixing waits for the partners' Closed).
+    everyone : bool
+        Say goodbye to all ranks, not to neighbours only. Rules that reckon with the whole graph need it; so does whoever sends
+        application messages beyond neighbours. Without it, a simulation of thousands of ranks is spared N^2 messages.
+
+    Attributes
+    ----------
+    phase : Phase
+        What the rank is doing.
+    view : View
+        What the rule sees.
+    edges : dict[Rank, Edge]
+        This end of each edge, by peer.
+    story : Story
+        The last events.
+    last : RoundRecord | None
+        The last closed round.
+
+    Raises
+    ------
+    ConfigError
+        If the rule refuses ``weights="active"``.
+    """
+
+    def __init__(
+        self,
+        rank: Rank,
+        adjacency: Mapping[Rank, Collection[Rank]],
+        rule: Rule,
+        *,
+        weights: Weights = "static",
+        everyone: bool = True,
+    ) -> None:
+        if weights == "active" and rule.active_weights is ActiveWeights.REFUSED:
+            raise ConfigError(
+                f'weights="active" does not go with rule {rule.name!r}: mixing would wait for partners that may stay open for long; '
+                'use weights="static", or rule "full" or "dtur"'
+            )
+        neighbours = tuple(sorted(adjacency[rank]))
+        self.rank = rank
+        self.rule = rule
+        self.phase = Phase.COMPUTING
+        self.story = Story()
+        self.last: RoundRecord | None = None
+        self.edges = {j: Edge(j, edge_weight(len(neighbours), len(adjacency[j]))) for j in neighbours}
+        self.view = View(rank, adjacency, neighbours, living=set(neighbours), last_used=dict.fromkeys(neighbours, 0))
+        self.rule_state: Any = rule.start(self.view)
+        self._active = weights == "active"
+        self._everyone = everyone
+        self._goodbyes = set(adjacency) - {rank} if everyone else set(neighbours)
+        self._dead: set[Rank] = set()
+        self._busy = 0
+        self._verdict: Close | None = None
+        self.unmet = "no round is open yet"
+        self._wake_at: Seconds | None = None
+        self._leave_wanted = False
+        self._out: list[Command] = []
+
+    # -- events ---------------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: Seconds) -> list[Command]:
+        """Take one event and return what to do.
+
+        Parameters
+        ----------
+        event : Event
+            What happened.
+        now : Seconds
+            When it is handled; never decreasing.
+
+        Returns
+        -------
+        list[Command]
+            To be carried out in order, before the next event is handled.
+
+        Raises
+        ------
+        ProtocolError
+            If the event cannot happen in this state; with the story that led there.
+        """
+        out: list[Command] = []
+        self._out = out
+        self.story.record_pair((now, event))
+        self._EVENTS[type(event)](self, event, now)
+        if self.phase is Phase.OPEN:
+            self._judge(now)
+        elif self.phase is Phase.SETTLING:
+            self._settle()
+        return out
+
+    def _step_done(self, event: StepDone, now: Seconds) -> None:
+        if self.phase is not Phase.COMPUTING:
+            raise self._broken(f"a step was done while {self.phase.value}")
+        view = self.view
+        view.round += 1
+        view.is_open = True
+        view.opened_at = now
+        view.done.clear()
+        self.phase = Phase.OPEN
+        self._verdict = None
+        self._wake_at = None
+        ready = Ready(view.round)
+        living = [edge for edge in self.edges.values() if not edge.gone]
+        for edge in living:
+            edge.reset()
+            self._out.append(SendControl(edge.peer, ready))
+        for edge in living:
+            if edge.ready:
+                self._offer(edge)
+
+    def _control(self, event: Control, now: Seconds) -> None:
+        self._MESSAGES[type(event.message)](self, event.peer, event.message, now)
+
+    def _tick(self, event: Tick, now: Seconds) -> None:
+        self._wake_at = None
+
+    def _leave(self, event: LeaveWanted, now: Seconds) -> None:
+        if self.phase is Phase.COMPUTING:
+            self._say_goodbye()
+        elif self.phase in (Phase.OPEN, Phase.SETTLING):
+            self._leave_wanted = True
+
+    # -- messages -------------------------------------------------------------------------------------------------------
+
+    def _ready(self, peer: Rank, message: Ready, now: Seconds) -> None:
+        edge = self._edge(peer)
+        edge.ready = message.round
+        if self.phase is Phase.OPEN and self._verdict is None and edge.state is EdgeState.IDLE and not self._leave_wanted:
+            self._offer(edge)
+
+    def _engage(self, peer: Rank, message: Engage, now: Seconds) -> None:
+        edge = self._edge(peer)
+        edge.engaged = (message.mine, message.yours)
+        if edge.state is EdgeState.OFFERED:
+            self._move_if_agreed(edge)
+
+    def _closed(self, peer: Rank, message: Closed, now: Seconds) -> None:
+        edge = self._edge(peer)
+        if edge.ready == message.round:
+            edge.ready = 0
+        if edge.partner != message.round:
+            return
+        if edge.state is EdgeState.OFFERED:
+            edge.state = EdgeState.IDLE
+            edge.partner = 0
+            self._busy -= 1
+        elif self.phase in (Phase.OPEN, Phase.SETTLING):
+            # The exchange moves or is done here, and is done there; it may have finished earlier at that end.
+            edge.partner_exchanges = message.exchanges
+            if self._active and self._verdict is None and self.rule.active_weights is ActiveWeights.CASCADE:
+                self._verdict = Close(f"rank {peer}, already exchanged with, has closed")
+
+    def _established(self, peer: Rank, message: Established, now: Seconds) -> None:
+        self.rule_state = self.rule.hear(message, self.view, self.rule_state)
+
+    def _goodbye(self, peer: Rank, message: Leave, now: Seconds) -> None:
+        self._depart(message.who, dead=message.who != peer)
+
+    def _edge(self, peer: Rank) -> Edge:
+        try:
+            return self.edges[peer]
+        except KeyError:
+            raise self._broken(f"rank {peer} is not a neighbour, yet sent an exchange message") from None
+
+    # -- the exchange ---------------------------------------------------------------------------------------------------
+
+    def _offer(self, edge: Edge) -> None:
+        edge.state = EdgeState.OFFERED
+        edge.partner = edge.ready
+        self._busy += 1
+        self._out.append(SendControl(edge.peer, Engage(self.view.round, edge.ready)))
+        self._move_if_agreed(edge)
+
+    def _move_if_agreed(self, edge: Edge) -> None:
+        if edge.engaged != (edge.partner, self.view.round):
+            return  # an Engage for one of my closed rounds, or none: not this pair of rounds
+        edge.state = EdgeState.MOVING
+        edge.ready = 0  # used up: the same Ready must not be answered by my next round
+        edge.engaged = None
+        self._out.append(SwapModel(edge.peer, self.view.round, edge.partner, None if self._active else edge.weight))
+
+    def _model_arrived(self, event: ModelArrived, now: Seconds) -> None:
+        edge = self._moving(event.peer, "arrived from")
+        edge.arrived = True
+        self._complete(edge, now)
+
+    def _model_sent(self, event: ModelSent, now: Seconds) -> None:
+        edge = self._moving(event.peer, "was sent to")
+        edge.sent = True
+        self._complete(edge, now)
+
+    def _moving(self, peer: Rank, what: str) -> Edge:
+        edge = self._edge(peer)
+        if edge.state is not EdgeState.MOVING:
+            raise self._broken(f"a model {what} rank {peer}, but that edge is {edge.state.name}")
+        return edge
+
+    def _complete(self, edge: Edge, now: Seconds) -> None:
+        if edge.arrived and edge.sent:
+            edge.state = EdgeState.DONE
+            self._busy -= 1
+            self.view.done[edge.peer] = now
+            self.view.last_used[edge.peer] = self.view.round
+
+    # -- closing --------------------------------------------------------------------------------------------------------
+
+    def _judge(self, now: Seconds) -> None:
+        if self._leave_wanted and self._verdict is None:
+            self._verdict = Close("this rank leaves")
+        if self._verdict is None:
+            decision, self.rule_state = self.rule.decide(self.view, self.rule_state, now)
+            for news in decision.announce:
+                self._out.append(Broadcast(news))
+            if isinstance(decision, Close):
+                self._verdict = decision
+            else:
+                self.unmet = decision.reason
+                if decision.wake_at is not None and decision.wake_at != self._wake_at:
+                    self._wake_at = decision.wake_at
+                    self._out.append(WakeAt(decision.wake_at))
+        if self._verdict is not None and self._busy == 0:
+            self._close(self._verdict, now)
+
+    def _close(self, verdict: Close, now: Seconds) -> None:
+        view = self.view
+        closed = Closed(view.round, len(view.done))
+        for peer, edge in self.edges.items():
+            if not edge.gone:
+                self._out.append(SendControl(peer, closed))
+        view.is_open = False
+        self.last = RoundRecord(
+            view.round,
+            view.opened_at,
+            now,
+            tuple((peer, self.edges[peer].partner, self.edges[peer].weight, when) for peer, when in view.done.items()),
+            tuple(sorted(peer for peer in view.living if peer not in view.done)),
+            verdict.reason,
+        )
+        self.phase = Phase.SETTLING
+        self._settle()
+
+    def _settle(self) -> None:
+        """Mix and go on, unless active weights wait for a partner's number of exchanges."""
+        assert self.last is not None
+        exchanges = self.last.exchanges
+        if self._active and exchanges:
+            own = len(exchanges)
+            edges = [self.edges[peer] for peer, *_ in exchanges]
+            waiting = [edge.peer for edge in edges if edge.partner_exchanges < 0 and not edge.gone]
+            if waiting:
+                self.unmet = f"active weights wait for the Closed of {waiting}"
+                return
+            exchanges = tuple(
+                (peer, round_, edge_weight(own, max(self.edges[peer].partner_exchanges, 1)), when) for peer, round_, _, when in exchanges
+            )
+            self.last = self.last._replace(exchanges=exchanges)
+        if exchanges:
+            self._out.append(Mix(tuple((peer, weight) for peer, _, weight, _ in exchanges)))
+        self.phase = Phase.COMPUTING
+        self._out.append(StartStep(self.view.round))
+        if self._leave_wanted:
+            self._say_goodbye()
+
+    # -- departures -----------------------------------------------------------------------------------------------------
+
+    def _lost(self, event: PeerLost, now: Seconds) -> None:
+        if self._everyone and event.peer not in self.view.departed:
+            # Whoever is not connected to the dead rank has to hear of it from somebody.
+            self._out.append(Broadcast(Leave(event.peer)))
+        self._depart(event.peer, dead=True)
+
+    def _depart(self, who: Rank, dead: bool) -> None:
+        edge = self.edges.get(who)
+        if edge is not None and not edge.gone:
+            edge.gone = True
+            edge.ready = 0
+            self.view.living.discard(who)
+        if edge is not None and self.phase is Phase.OPEN:
+            # A rank that leaves has completed its half of a moving exchange, so what is missing here still comes; one that
+            # died may not have.
+            if edge.state is EdgeState.OFFERED or (dead and edge.state is EdgeState.MOVING):
+                if edge.state is EdgeState.MOVING:
+                    self._out.append(DropModel(who))
+                edge.reset()
+                self._busy -= 1
+        if dead:
+            self._dead.add(who)
+        self._goodbyes.discard(who)
+        if who not in self.view.departed:
+            self.view.departed.add(who)
+            self.rule_state = self.rule.departure(who, self.view, self.rule_state)
+        if self.phase is Phase.LEFT and not self._goodbyes:
+            self._finish()
+
+    def _say_goodbye(self) -> None:
+        # To those who left before as well: they wait for it.
+        goodbye = Leave(self.rank)
+        if self._everyone:
+            self._out.append(Broadcast(goodbye))
+        else:
+            self._out.extend(SendControl(peer, goodbye) for peer in self.edges if peer not in self._dead)
+        self.phase = Phase.LEFT
+        if not self._goodbyes:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.phase = Phase.FINISHED
+        self._out.append(Finish())
+
+    # -- reporting ------------------------------------------------------------------------------------------------------
+
+    def _broken(self, what: str) -> ProtocolError:
+        error = ProtocolError(f"rank {self.rank}, round {self.view.round}: {what}")
+        error.add_note("last events:\n" + self.story.tell(now=self.story.latest))
+        return error
+
+    def describe(self, now: Seconds) -> str:
+        """Return, for a rank that waits for long: since when, for what, and for each edge its state and last events."""
+        view = self.view
+        lines = [f"rank {self.rank} is {self.phase.value} in round {view.round} for {now - view.opened_at:.1f} s; rule {self.rule.name}: {self.unmet}"]
+        for peer, edge in self.edges.items():
+            state = "left" if edge.gone else edge.state.name.lower()
+            if edge.state is not EdgeState.IDLE:
+                state += f" with its round {edge.partner}"
+            elif not edge.gone:
+                state += f", its round {edge.ready} is open" if edge.ready else ", it computes"
+            lines.append(f"  edge to {peer}: {state}")
+            lines += ["    " + line for line in self.story.tell(now, self.story.about(peer)).splitlines()]
+        return "\n".join(lines)
+
+    _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {
+        StepDone: _step_done,
+        Control: _control,
+        ModelArrived: _model_arrived,
+        ModelSent: _model_sent,
+        PeerLost: _lost,
+        Tick: _tick,
+        LeaveWanted: _leave,
+    }
+    _MESSAGES: ClassVar[dict[type, Callable[..., None]]] = {
+        Ready: _ready,
+        Engage: _engage,
+        Closed: _closed,
+        Established: _established,
+        Leave: _goodbye,
+    }

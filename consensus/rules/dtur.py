@@ -1,0 +1,70 @@
+"""cb-DyBW's distributed threshold-based update rule (DTUR): the default. Nothing to tune."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from consensus.protocol.decision import ActiveWeights, View
+from consensus.rules.epochs import EpochRule
+from consensus.topology.backbone import backbone
+from consensus.types import Edge, Rank
+
+
+@dataclass(frozen=True)
+class Dtur(EpochRule):
+    r"""Close at the first instant at which some backbone edge not yet used in this epoch has both ends ready.
+
+    With backbone P' (the same spanning forest at every rank, computed from the graph) and P the edges of it established in the epoch,
+    round k's threshold is
+
+    .. math:: \theta(k) = \min_{(i,j) \in P' \setminus P} \max(T_i(k), T_j(k)),
+
+    at which every open rank closes with whomever it has exchanged by then, over all base-graph edges. Every round of news uses a new
+    backbone edge, so an epoch has at most d = |P'| of them and the union of its exchanges contains P': joint connectivity, as the
+    convergence theorem needs. A rank that computes when the threshold passes is not disturbed ("late: carry").
+
+    Progress is the frozenset of backbone edges still open in the epoch.
+
+    References
+    ----------
+    Yan, Xiong, Li, Singh, "Straggler-Resilient Distributed Machine Learning with Dynamic Backup Workers", arXiv 2102.06280, for the
+    threshold rule as its abstract describes it. The event form, epochs on departure and the early close of a rank that has exchanged
+    with everybody are ours.
+    """
+
+    name: ClassVar[str] = "dtur"
+    active_weights: ClassVar[ActiveWeights] = ActiveWeights.CASCADE
+
+    def begin(self, view: View) -> frozenset[Edge]:
+        """Return the whole backbone of my component: nothing of it is used yet."""
+        return component_backbone(view)
+
+    def count(self, used: frozenset[Edge], i: Rank, j: Rank) -> frozenset[Edge] | None:
+        """Strike (i, j) off the open backbone edges."""
+        return used - {(i, j)} if (i, j) in used else None
+
+    def complete(self, used: frozenset[Edge]) -> bool:
+        """Return whether no backbone edge is open."""
+        return not used
+
+
+def component_backbone(view: View) -> frozenset[Edge]:
+    """Return the backbone edges of the living graph's component that contains ``view.rank``.
+
+    When departures split the graph, each component goes on alone, with an epoch of its own.
+    """
+    edges = backbone(view.adjacency, frozenset(view.departed))
+    adjacent: dict[Rank, list[Edge]] = {}
+    for edge in edges:
+        for end in edge:
+            adjacent.setdefault(end, []).append(edge)
+    mine: set[Edge] = set()
+    frontier = [view.rank]
+    while frontier:
+        rank = frontier.pop()
+        for edge in adjacent.get(rank, ()):
+            if edge not in mine:
+                mine.add(edge)
+                frontier.append(edge[0] + edge[1] - rank)
+    return frozenset(mine)

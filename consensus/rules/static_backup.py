@@ -1,0 +1,41 @@
+"""A fixed number of backup workers: wait for all but b neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from consensus.errors import ConfigError
+from consensus.protocol.decision import ActiveWeights, Close, Decision, Stay, View
+from consensus.rules.stateless import Stateless
+from consensus.types import Seconds
+
+
+@dataclass(frozen=True)
+class StaticBackup(Stateless):
+    """Close after max(1, living - b) exchanges.
+
+    Parameters
+    ----------
+    b : int
+        Backup workers per rank and round, at least 0.
+    """
+
+    name: ClassVar[str] = "static_backup"
+    active_weights: ClassVar[ActiveWeights] = ActiveWeights.REFUSED
+    b: int = 1
+
+    def __post_init__(self) -> None:
+        if self.b < 0:
+            raise ConfigError(f"static_backup: b = {self.b}, expected a whole number of backup workers, 0 or more")
+
+    def decide(self, view: View, state: None, now: Seconds) -> tuple[Decision, None]:
+        """Close when enough have exchanged."""
+        living = view.living
+        if not living:
+            return Close("no living neighbour is left"), state
+        # An exchange with a neighbour that left right after it counts: the gradient it carried is in the mean.
+        quota = max(1, len(living) - self.b)
+        if len(view.done) >= quota or living <= view.done.keys():
+            return Close(f"{len(view.done)} exchanges, {quota} wanted"), state
+        return Stay(f"{len(view.done)} exchanges, {quota} wanted"), state
