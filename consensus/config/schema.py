@@ -1,0 +1,271 @@
+"""The sections of a run file, with every default there is. docs/run-files.md says what each key means."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import networkx as nx
+from pydantic import Field, model_validator
+
+from consensus import rules, timing, topology
+from consensus.config.partition import Partition
+from consensus.config.section import Above, Count, Index, OpenSection, Section
+from consensus.data.catalogue import DATASETS
+from consensus.errors import ConfigError
+from consensus.names import lookup, suggestion
+from consensus.protocol.decision import ActiveWeights, Rule
+from consensus.timing import ParameterError
+from consensus.topology.families import parameters_of
+
+ALLREDUCE = "allreduce"
+"""The baseline that averages gradients over all ranks; it stands where a wait rule's name does, but is none."""
+
+
+class Target(Section):
+    """A quality to reach: accuracy at least, or loss at most, ``value``, on the averaged model."""
+
+    metric: Literal["accuracy", "loss"] = "accuracy"
+    value: Above
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Target:
+        if self.metric == "accuracy" and self.value > 1:
+            raise ParameterError("target", [f"value = {self.value}: expected an accuracy above 0, at most 1"])
+        return self
+
+
+class Stop(Section):
+    """When a run ends: at the first of the conditions given."""
+
+    samples: Count | None = None
+    seconds: Above | None = None
+    rounds: Count | None = None
+    target: Target | None = None
+
+    @model_validator(mode="after")
+    def _ends(self) -> Stop:
+        if all(getattr(self, condition) is None for condition in type(self).model_fields):
+            raise ConfigError(f"nothing would end the run, expected one or more of {', '.join(type(self).model_fields)}")
+        return self
+
+
+class Run(Section):
+    """The run as a whole."""
+
+    name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] = "run"
+    ranks: Count | None = None
+    seed: Index = 1
+    stop: Stop
+    out: str = "runs"
+    on_nan: Literal["stop", "ignore"] = "stop"
+    stall_warning: Above = 30.0
+    progress: bool = True
+    trace: bool = True
+
+
+class Topology(OpenSection):
+    """The graph: a family with its parameters, or a file."""
+
+    selectors: ClassVar[tuple[str, ...]] = ("kind", "file")
+
+    kind: str | None = "torus"
+    file: str | None = None
+    seed: Index | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _file_replaces_the_default(cls, table: Any) -> Any:
+        return {"kind": None, **table} if isinstance(table, dict) and table.get("file") is not None else table
+
+    @model_validator(mode="after")
+    def _is_one_graph(self) -> Topology:
+        if self.kind is not None and self.file is not None:
+            raise ConfigError(f"both kind = {self.kind!r} and file = {self.file!r}, expected one of them")
+        known = self._known_parameters()
+        unknown = {key: value for key, value in self.parameters.items() if key not in known}
+        if unknown:
+            whose = [f"{key} = {value!r}: unknown parameter; {suggestion(key, known)}" for key, value in unknown.items()]
+            raise ParameterError("topology", whose)
+        return self
+
+    def _known_parameters(self) -> list[str]:
+        if self.kind is None:
+            return []
+        if self.kind not in topology.FAMILIES:
+            near = suggestion(self.kind, topology.FAMILIES)
+            raise ParameterError("topology", [f"kind = {self.kind!r}: unknown family; {near}"])
+        return list(parameters_of(topology.FAMILIES[self.kind]))
+
+    def build(self, ranks: int, seed: int) -> nx.Graph[int]:
+        """The graph for so many ranks; ``seed``, of the run, draws random families that have none of their own."""
+        spec = self.file if self.file is not None else str(self.kind)
+        return topology.build(spec, ranks, seed=seed if self.seed is None else self.seed, **self.parameters)
+
+
+class WaitRule(OpenSection):
+    """The wait rule and its parameters, or the all-reduce baseline."""
+
+    name: str = "dtur"
+
+    @property
+    def is_allreduce(self) -> bool:
+        """Whether this is the baseline, which exchanges gradients with everybody and has no wait rule."""
+        return self.name == ALLREDUCE
+
+    @model_validator(mode="after")
+    def _exists(self) -> WaitRule:
+        if not self.is_allreduce:
+            if self.name not in rules.RULES:
+                near = suggestion(self.name, [*rules.RULES, ALLREDUCE])
+                raise ParameterError("rule", [f"name = {self.name!r}: unknown wait rule; {near}"])
+            self.build()
+        elif self.parameters:
+            raise ConfigError(f"{ALLREDUCE} takes no parameters, got {', '.join(self.parameters)}")
+        return self
+
+    def build(self) -> Rule:
+        """The rule object; the baseline has none."""
+        return rules.build(self.name, **self.parameters)
+
+
+class Exchange(Section):
+    """How models are averaged."""
+
+    order: Literal["adapt-combine", "combine-adapt"] = "adapt-combine"
+    weights: Literal["static", "active"] = "static"
+    every: Count = 1
+    buffers: Literal["average", "local"] = "average"
+
+
+class Stragglers(OpenSection):
+    """The compute time model that stretches local steps."""
+
+    selectors: ClassVar[tuple[str, ...]] = ("model",)
+
+    model: str = "none"
+
+    @model_validator(mode="after")
+    def _exists(self) -> Stragglers:
+        if self.model != "none" and self.model not in timing.MODELS:
+            near = suggestion(self.model, ["none", *timing.MODELS])
+            raise ParameterError("stragglers", [f"model = {self.model!r}: unknown compute time model; {near}"])
+        self.build()
+        return self
+
+    def build(self) -> timing.ComputeTime | None:
+        """The model, or None if steps take the time they take."""
+        if self.model != "none":
+            return timing.build(self.model, **self.parameters)
+        if self.parameters:
+            raise ConfigError(f"model = 'none' takes no parameters, got {', '.join(self.parameters)}")
+        return None
+
+
+class Data(Section):
+    """The data set and each rank's share of it."""
+
+    name: str = "digits"
+    dir: str | None = None
+    limit: Count | None = None
+    partition: Partition = Partition()
+    batch: Count = 32
+
+    @model_validator(mode="after")
+    def _exists(self) -> Data:
+        lookup("data set", self.name, DATASETS)
+        return self
+
+
+class Model(Section):
+    """The network."""
+
+    name: str = "2nn"
+
+
+class Scheduler(OpenSection):
+    """A learning rate scheduler of ``torch.optim.lr_scheduler`` and its keywords."""
+
+    name: str
+
+
+class Optimizer(OpenSection):
+    """An optimizer of ``torch.optim`` and its keywords."""
+
+    name: str = "sgd"
+    lr: Annotated[float, Field(ge=0)] = 0.1
+    clip_norm: Above | None = None
+    scheduler: Scheduler | None = None
+
+
+class Evaluation(Section):
+    """Snapshots at common marks of the run's clock, averaged and evaluated out of band."""
+
+    every: Above = 0.25
+    marks: Count = 64
+    test_samples: Count | None = None
+
+
+class RunConfig(Section):
+    """A whole run file."""
+
+    run: Run
+    topology: Topology = Topology()
+    rule: WaitRule = WaitRule()
+    exchange: Exchange = Exchange()
+    stragglers: Stragglers = Stragglers()
+    data: Data = Data()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _agrees(self) -> RunConfig:
+        problems = []
+        closes_apart = not self.rule.is_allreduce and rules.RULES[self.rule.name].active_weights is ActiveWeights.REFUSED
+        if self.exchange.weights == "active" and closes_apart:
+            fitting = [name for name, rule in rules.RULES.items() if rule.active_weights is not ActiveWeights.REFUSED]
+            problems.append(
+                f"exchange.weights = 'active': partners of rule {self.rule.name!r} close apart, "
+                f"expected 'static' or one of the rules {', '.join(fitting)}"
+            )
+        if self.run.ranks is not None:
+            problems += self._misfits(self.run.ranks)
+        if problems:
+            raise ParameterError("", problems)
+        return self
+
+    def check(self, size: int) -> None:
+        """Make sure that the run can go on ``size`` ranks, which the launcher may have decided.
+
+        Parameters
+        ----------
+        size : int
+            Number of ranks there are.
+
+        Raises
+        ------
+        ConfigError
+            If run.ranks asks for another number, or the graph or the stragglers do not suit this one; lists all of it.
+        """
+        problems = []
+        if self.run.ranks not in (None, size):
+            problems.append(
+                f"run.ranks = {self.run.ranks}: {size} ranks were started; start {self.run.ranks} or leave the key out"
+            )
+        problems += self._misfits(size)
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    def _misfits(self, size: int) -> list[str]:
+        problems = []
+        model = self.stragglers.build()
+        try:
+            self.topology.build(size, self.run.seed)
+        except ConfigError as error:
+            problems.append(f"topology: {error}")
+        try:
+            if model is not None:
+                model.fit(size)
+        except ParameterError as error:
+            problems += [f"stragglers.{problem}" for problem in error.problems]
+        return problems
