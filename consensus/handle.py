@@ -1,0 +1,158 @@
+"""What every attached optimizer offers, whichever way its ranks average."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from torch import nn
+from torch.optim import Optimizer
+
+from consensus.driver import RoundTimes
+from consensus.errors import ConfigError
+from consensus.flat import FlatModel
+from consensus.protocol.neighbour import RoundRecord
+from consensus.statistics import Statistics
+from consensus.transport.base import Transport
+
+
+class Handle(ABC):
+    """Ties a model and its optimizer to the other ranks; made by :func:`consensus.attach`.
+
+    As a context manager it leaves on exit: :meth:`close`, or after an exception at once, without waiting for anybody.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The attached model.
+    optimizer : torch.optim.Optimizer
+        Its optimizer, hooked, not replaced.
+    flat : FlatModel
+        The model as one buffer.
+    transport : Transport
+        How ranks talk.
+    statistics : Statistics
+        This rank's counts so far.
+    on_round : callable or None
+        If set, called with (record, times) after each round; the record is None under all-reduce.
+    before_change : callable or None
+        If set, called just before a step or an average is about to change the model.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, flat: FlatModel, transport: Transport) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.flat = flat
+        self.transport = transport
+        self.statistics = Statistics()
+        self.on_round: Callable[[RoundRecord | None, RoundTimes], None] | None = None
+        self.before_change: Callable[[], None] | None = None
+        self._closed = False
+        self._trainable = _count(optimizer)
+        self._frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+        self._hooks: list[Any] = [optimizer.register_step_pre_hook(self._before_step), optimizer.register_step_post_hook(self._after_step)]
+
+    @property
+    def rank(self) -> int:
+        """This rank's number."""
+        return self.transport.rank
+
+    @property
+    def size(self) -> int:
+        """How many ranks there are."""
+        return self.transport.size
+
+    # -- what the two kinds of averaging fill in --------------------------------------------------------------------------
+
+    @abstractmethod
+    def _step_begins(self) -> None:
+        """The optimizer is about to change the model."""
+
+    @abstractmethod
+    def _step_ended(self) -> None:
+        """The optimizer has changed the model."""
+
+    @abstractmethod
+    def _pause(self) -> None:
+        """Wait until all ranks are here too and nothing is under way."""
+
+    @abstractmethod
+    def _abandon(self) -> None:
+        """Leave at once; the other ranks go on."""
+
+    @abstractmethod
+    def _end(self) -> None:
+        """Leave, and wait until the others have left."""
+
+    # -- hooks ------------------------------------------------------------------------------------------------------------
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if _count(self.optimizer) != self._trainable:
+            raise ConfigError("a parameter group was added to the optimizer after consensus.attach; add it first, then attach")
+        if any(parameter.requires_grad for parameter in self._frozen):
+            raise ConfigError("a parameter that was frozen at consensus.attach requires a gradient now; unfreeze first, then attach again")
+        self._step_begins()
+        if self.before_change is not None:
+            self.before_change()
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._step_ended()
+
+    def _count_round(self, record: RoundRecord | None, times: RoundTimes) -> None:
+        self.statistics.add(record, times)
+        self.statistics.bytes_sent = self.transport.bytes_sent
+        if self.on_round is not None:
+            self.on_round(record, times)
+
+    # -- averaging over all ranks -------------------------------------------------------------------------------------------
+
+    def average(self) -> None:
+        """Replace the model by the mean over all ranks (final consensus).
+
+        Collective: every rank must call it, each as late as it likes; the call waits for the last. Training may go on afterwards.
+        """
+        self._pause()
+        if self.before_change is not None:
+            self.before_change()
+        self.flat.mean_over(self.transport.sum, self.size)
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """Lend the mean of all ranks' models, for evaluation or export; the own model is back afterwards. Collective."""
+        self._pause()
+        own = self.flat.snapshot()
+        self.flat.mean_over(self.transport.sum, self.size)
+        try:
+            yield self.model
+        finally:
+            self.flat.restore(own)
+
+    # -- end ----------------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Detach from the optimizer, leave, and wait until the other ranks have left too. Safe to call twice."""
+        if not self._closed:
+            self._detach()
+            self._end()
+
+    def _detach(self) -> None:
+        self._closed = True
+        for hook in self._hooks:
+            hook.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        elif not self._closed:
+            self._detach()
+            self._abandon()
+
+
+def _count(optimizer: Optimizer) -> int:
+    return sum(len(group["params"]) for group in optimizer.param_groups)

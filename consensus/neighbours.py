@@ -1,0 +1,135 @@
+"""Consensus SGD on an attached optimizer: after every step (or H of them) average with the fastest neighbours."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from consensus.driver import Driver
+from consensus.errors import ConsensusError
+from consensus.flat import FlatModel
+from consensus.handle import Handle
+from consensus.protocol.decision import Rule
+from consensus.protocol.messages import Message
+from consensus.protocol.neighbour import NeighbourEngine, Weights
+from consensus.transport.base import Transport
+from consensus.types import Rank, Seconds
+
+Order = Literal["adapt-combine", "combine-adapt"]
+
+
+class NeighbourHandle(Handle):
+    """An optimizer whose steps alternate with averaging among neighbours.
+
+    ``order="adapt-combine"`` averages right after a step. ``"combine-adapt"`` averages right before the next training forward
+    pass, so the gradient is taken at the averaged model, and the last step is not averaged any more: the same alternating
+    sequence shifted by half a round.
+
+    Pausing (to average over all ranks, or to end) means to leave as at the end of training: only that lets ranks which stand at
+    different rounds meet without one waiting in a round for another that waits in a collective call. The next step opens a new
+    session, a fresh engine on all ranks; the Leave messages have swept all channels clean in between.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        flat: FlatModel,
+        transport: Transport,
+        *,
+        adjacency: Mapping[Rank, Collection[Rank]],
+        rule: Rule,
+        every: int,
+        order: Order,
+        weights: Weights,
+        stall_warning: Seconds,
+        on_message: Callable[[Rank, Message], None] | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, flat, transport)
+        self.rule = rule
+        self._adjacency = adjacency
+        self._every = every
+        self._weights = weights
+        self._stall_warning = stall_warning
+        self._on_message = on_message
+        self._steps = 0
+        self._combines_first = order == "combine-adapt"
+        self._combine_due = self._combines_first
+        if self._combines_first:
+            self._hooks.append(model.register_forward_pre_hook(self._before_forward))
+        self._driver: Driver | None = self._open()
+
+    @property
+    def engine(self) -> NeighbourEngine | None:
+        """The engine of the current session, None while paused."""
+        return None if self._driver is None else self._driver.engine
+
+    def send_all(self, message: Message) -> None:
+        """Send an application message (Progress, Stop) to every other rank; nothing while paused."""
+        if self._driver is not None:
+            self._driver.send_all(message)
+
+    def _open(self) -> Driver:
+        engine = NeighbourEngine(self.rank, self._adjacency, self.rule, weights=self._weights)
+        return Driver(
+            engine,
+            self.transport,
+            self.flat,
+            stall_warning=self._stall_warning,
+            on_message=self._on_message,
+            before_mix=self._before_mix,
+            on_round=self._count_round,
+        )
+
+    def _before_mix(self) -> None:
+        if self.before_change is not None:
+            self.before_change()
+
+    def _exchange(self) -> None:
+        if self._driver is None:
+            self._driver = self._open()
+        self._driver.exchange()
+
+    def _step_begins(self) -> None:
+        """Nothing: the model may change."""
+
+    @torch.no_grad()
+    def _step_ended(self) -> None:
+        self._steps += 1
+        if self._steps % self._every == 0:
+            if self._combines_first:
+                self._combine_due = True
+            else:
+                self._exchange()
+
+    @torch.no_grad()
+    def _before_forward(self, module: nn.Module, args: Any) -> None:
+        if self._combine_due and module.training:
+            self._combine_due = False
+            self._exchange()
+
+    def _pause(self) -> None:
+        driver = self._driver or self._open()
+        driver.leave()
+        driver.drain()
+        self._driver = None
+
+    def _end(self) -> None:
+        # Even if paused: the other ranks may have gone on to a new session, which counts on this rank until it says goodbye.
+        self._pause()
+
+    def _abandon(self) -> None:
+        driver = self._driver or self._open()
+        try:
+            driver.leave()
+        except ConsensusError:
+            logging.getLogger("consensus").exception("rank %d could not leave in order after an exception", self.rank)
+            return
+        # The channels must be empty when MPI is finalised, which comes after Python's own exit handlers.
+        atexit.register(driver.drain)

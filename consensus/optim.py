@@ -1,0 +1,168 @@
+"""The two lines a training script needs: import consensus, and attach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+from torch.optim import Optimizer
+
+from consensus.allreduce import AllReduceHandle
+from consensus.errors import ConfigError
+from consensus.flat import FlatModel
+from consensus.handle import Handle
+from consensus.names import suggestion
+from consensus.neighbours import NeighbourHandle, Order
+from consensus.protocol.decision import Rule
+from consensus.protocol.messages import Message
+from consensus.protocol.neighbour import Weights
+from consensus.rules import build as build_rule
+from consensus.transport.base import Transport
+from consensus.transport.launched import default_transport
+from consensus.types import Rank, Seconds
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+ALLREDUCE = "allreduce"
+"""The rule name under which :func:`attach` averages gradients over all ranks instead."""
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "order": ("adapt-combine", "combine-adapt"),
+    "weights": ("static", "active"),
+    "buffers": ("average", "local"),
+}
+
+
+def attach(
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    topology: nx.Graph | str,
+    rule: Rule | str = "dtur",
+    every: int = 1,
+    order: Order = "adapt-combine",
+    weights: Weights = "static",
+    buffers: Literal["average", "local"] = "average",
+    comm: Any = None,
+    transport: Transport | None = None,
+    stall_warning: Seconds = 30.0,
+    on_message: Callable[[Rank, Message], None] | None = None,
+) -> Handle:
+    """Make ``optimizer`` average the model with its fastest neighbours after its steps.
+
+    The optimizer is hooked, not replaced: parameter groups, schedulers, clipping, gradient accumulation, GradScaler (a skipped step
+    is no round) and ``state_dict`` work as before. All ranks start from rank 0's parameters and buffers. Collective.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On its device and in its dtype already; afterwards its exchanged parameters are views of one flat buffer per dtype.
+    optimizer : torch.optim.Optimizer
+        Any; those of its parameters that require a gradient are exchanged.
+    topology : nx.Graph or str
+        A connected graph on nodes 0..n-1, one per rank; or a family's name ("ring", "torus", ...) or an edge-list file.
+    rule : Rule or str
+        When a round closes: a rule of :mod:`consensus.rules` or its name; "allreduce" averages all ranks' gradients instead, the
+        baseline, and uses no topology.
+    every : int
+        Local steps per round, H >= 1.
+    order : "adapt-combine" or "combine-adapt"
+        Average after the step, or before the next forward pass in training mode.
+    weights : "static" or "active"
+        Metropolis-Hastings weights on base-graph degrees, or on the exchanges of the round (rules "full" and "dtur" only; keeps every
+        neighbour's model until partners have closed, so it needs memory for all of them).
+    buffers : "average" or "local"
+        Average floating buffers too (BatchNorm's variance by the law of total variance; integer counters never), or leave all alone.
+    comm : mpi4py.MPI.Comm, optional
+        Communicator to duplicate; COMM_WORLD by default. Without an MPI launcher one rank trains alone and MPI is not loaded.
+    transport : Transport, optional
+        In place of ``comm``: any transport, for tests and emulated stragglers.
+    stall_warning : float
+        Seconds of waiting in a round after which what is waited for is logged; ``inf`` for never.
+    on_message : callable, optional
+        Called with (rank, message) for application messages of other ranks.
+
+    Returns
+    -------
+    Handle
+        A context manager; leaving it detaches and says goodbye to the other ranks.
+
+    Raises
+    ------
+    ConfigError
+        For a bad argument, or one that differs between ranks.
+    TopologyError
+        If the graph does not fit the ranks.
+
+    Examples
+    --------
+    One rank alone, no MPI needed:
+
+    >>> import torch, consensus
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> with consensus.attach(model, optimizer, topology="ring") as handle:
+    ...     model(torch.ones(1, 2)).sum().backward()
+    ...     optimizer.step()
+    >>> handle.statistics.rounds
+    1
+    """
+    for name, value in (("order", order), ("weights", weights), ("buffers", buffers)):
+        if value not in _CHOICES[name]:
+            raise ConfigError(f"{name} = {value!r}; {suggestion(str(value), _CHOICES[name])}")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ConfigError(f"every = {every!r}, expected a whole number of local steps per round, 1 or more")
+    transport = default_transport(comm) if transport is None else transport
+    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
+    flat = FlatModel(model, trainable, buffers=buffers)
+    if rule == ALLREDUCE:
+        if every != 1 or order != "adapt-combine" or weights != "static":
+            raise ConfigError('rule "allreduce" averages gradients at every step: every, order and weights do not apply to it')
+        _start_alike(transport, flat, {"model": flat.signature, "rule": ALLREDUCE})
+        return AllReduceHandle(model, optimizer, flat, transport)
+    if isinstance(rule, str):
+        rule = build_rule(rule)
+    from consensus.topology import build as build_graph
+
+    graph = build_graph(topology, transport.size)
+    adjacency = {rank: tuple(sorted(graph[rank])) for rank in sorted(graph)}
+    agreed = {"model": flat.signature, "rule": repr(rule), "every": every, "order": order, "weights": weights, "topology": adjacency}
+    _start_alike(transport, flat, agreed)
+    return NeighbourHandle(
+        model,
+        optimizer,
+        flat,
+        transport,
+        adjacency=adjacency,
+        rule=rule,
+        every=every,
+        order=order,
+        weights=weights,
+        stall_warning=stall_warning,
+        on_message=on_message,
+    )
+
+
+def _start_alike(transport: Transport, flat: FlatModel, agreed: dict[str, Any]) -> None:
+    """Check that all ranks were given the same, then copy rank 0's model to all."""
+    if transport.size == 1:
+        return
+    everybody = transport.gather(agreed)
+    for rank, theirs in enumerate(everybody):
+        for name, value in theirs.items():
+            if value != everybody[0].get(name):
+                raise ConfigError(
+                    f"{name} differs between ranks: rank 0 has {_short(everybody[0].get(name))}, rank {rank} has {_short(value)}; "
+                    "call consensus.attach with the same arguments on all ranks (and seed a random graph alike)"
+                )
+    state = flat.initial_state()
+    for part in state:
+        transport.broadcast(part)
+    flat.load_initial_state(state)
+
+
+def _short(value: Any, limit: int = 120) -> str:
+    text = str(value)
+    return text if len(text) <= limit else text[:limit] + "..."
