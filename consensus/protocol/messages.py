@@ -23,7 +23,7 @@ def tagged(cls: type[_T]) -> type[_T]:
     """
 
     def eq(self: Any, other: object) -> bool:
-        return type(self) is type(other) and tuple.__eq__(self, other)  # type: ignore[arg-type]
+        return type(self) is type(other) and tuple.__eq__(self, other)  # type: ignore[operator]
 
     def ne(self: Any, other: object) -> bool:
         return not eq(self, other)
@@ -31,7 +31,7 @@ def tagged(cls: type[_T]) -> type[_T]:
     def digest(self: Any) -> int:
         return hash((cls.__name__, tuple(self)))
 
-    cls.__eq__, cls.__ne__, cls.__hash__ = eq, ne, digest  # type: ignore[assignment,method-assign]
+    cls.__eq__, cls.__ne__, cls.__hash__ = eq, ne, digest  # type: ignore[method-assign]
     return cls
 
 
@@ -67,13 +67,14 @@ class Leave(NamedTuple):
 
 @tagged
 class Established(NamedTuple):
-    """A rule's news, to every rank: in ``epoch``, the edge ``(i, j)`` has been used.
+    """A rule's news, to every rank: the edge ``(i, j)`` has been used and ends iteration ``slot`` of ``epoch``.
 
     ``departed`` (how many ranks the sender knows to have left) and ``digest`` (which ones, see
     :func:`consensus.rules.epochs.departure_digest`) name the epoch's generation: epochs restart when a rank leaves.
     """
 
     epoch: int
+    slot: int
     i: Rank
     j: Rank
     departed: int
@@ -99,15 +100,16 @@ Message: TypeAlias = Ready | Engage | Closed | Leave | Established | Progress | 
 _KINDS: tuple[type[Any], ...] = (Ready, Engage, Closed, Leave, Established, Progress, Stop)
 _CODE = {cls: code for code, cls in enumerate(_KINDS)}
 _ARITY = tuple(len(cls._fields) for cls in _KINDS)
-_PAD = tuple((0,) * (5 - arity) for arity in _ARITY)
-_WIRE = struct.Struct("<6q")
+_FIELDS = max(_ARITY)
+_PAD = tuple((0,) * (_FIELDS - arity) for arity in _ARITY)
+_WIRE = struct.Struct(f"<{1 + _FIELDS}q")
 
 WIRE_BYTES = _WIRE.size
 """Size of every encoded message, bytes."""
 
 
 def encode(message: Message) -> bytes:
-    """Pack ``message`` into :data:`WIRE_BYTES` bytes (little-endian, six 64-bit integers: kind, fields, zeros)."""
+    """Pack ``message`` into :data:`WIRE_BYTES` bytes (little-endian 64-bit integers: kind, fields, zeros)."""
     code = _CODE[type(message)]
     return _WIRE.pack(code, *message, *_PAD[code])
 

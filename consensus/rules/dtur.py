@@ -20,9 +20,9 @@ class Dtur(EpochRule):
 
     .. math:: \theta(k) = \min_{(i,j) \in P' \setminus P} \max(T_i(k), T_j(k)),
 
-    at which every open rank closes with whomever it has exchanged by then, over all base-graph edges. Every round of news uses a new
-    backbone edge, so an epoch has at most d = |P'| of them and the union of its exchanges contains P': joint connectivity, as the
-    convergence theorem needs. A rank that computes when the threshold passes is not disturbed ("late: carry").
+    at which every open rank closes with whomever it has exchanged by then, over all base-graph edges. The edge that attains the minimum
+    joins P; so an epoch has d = |P'| iterations (more only if announcements cross), and the union of its exchanges contains P': joint
+    connectivity, as the convergence theorem needs. A rank that computes when the threshold passes is not disturbed ("late: carry").
 
     Progress is the frozenset of backbone edges still open in the epoch.
 
@@ -40,9 +40,9 @@ class Dtur(EpochRule):
         """Return the whole backbone of my component: nothing of it is used yet."""
         return component_backbone(view)
 
-    def count(self, used: frozenset[Edge], i: Rank, j: Rank) -> frozenset[Edge] | None:
-        """Strike (i, j) off the open backbone edges."""
-        return used - {(i, j)} if (i, j) in used else None
+    def count(self, used: frozenset[Edge], edge: Edge) -> frozenset[Edge] | None:
+        """Strike ``edge`` off the open backbone edges."""
+        return used - {edge} if edge in used else None
 
     def complete(self, used: frozenset[Edge]) -> bool:
         """Return whether no backbone edge is open."""

@@ -1,17 +1,29 @@
-"""How ranks agree, without a barrier, on which edges this epoch has used.
+"""How ranks agree, without a barrier or a coordinator, on which edges this epoch has used.
 
 Shared by the rules that wait for news (dtur, pathsearch). The abstracts of cb-DyBW and DSGD-AAU promise a fully distributed rule;
-this book-keeping, in particular what happens when a rank leaves, is our completion, not the papers' wording.
+this book-keeping is our completion, not the papers' wording.
 
-A rank in whose open round an edge that *counts* is done announces it to every rank, once; either end may. The test is on state and
-repeated at every event, epoch changes included: judged on the completion event alone, an exchange made just before the news of a
-new epoch would never be counted, and everybody would wait. Whoever learns of a new edge for the current epoch closes its open
-round. When the epoch has used enough edges it is over, by everybody's own reckoning: all see the same announcements, in whatever
-order.
+*Iterations.* A rank in whose open round an edge that *counts* is done announces it to every rank: it ends the epoch's current
+iteration (``slot``), and all open rounds close. The test is on state and repeated at every event: judged on the completion event
+alone, an exchange made just before other news would never be counted, and everybody would wait.
 
-When a rank leaves, everybody starts afresh at epoch 0 of a new *generation*. Ranks learn of departures in different orders, so
-announcements name the generation by how many ranks had left and a digest of which: news of the own generation is used; news of one
-with more departures is kept until they are known here; anything else can never fit again, because departures only add up.
+*One edge an iteration.* The papers' threshold is a minimum over edges: an iteration uses one. Several ranks may announce an edge
+for the same slot before they hear of each other; then the least edge wins it, by everybody's reckoning once all announcements are
+in, and the others count another time. (Counting them all was tried first: when steps take about equal time, the first iteration
+of an epoch then uses up every edge between fast ranks, and all the rest of the epoch waits for the one straggler.)
+
+*Epochs.* When the winners of the slots suffice the epoch is over. Ranks may reckon so at different moments, and while
+announcements cross even differently; whoever sees news of a later epoch follows it, for somebody saw this one end.
+
+*Generations.* When a rank leaves, everybody starts afresh at epoch 0 of a new generation. Ranks learn of departures in different
+orders, so announcements name the generation by how many ranks had left and a digest of which: news of the own generation is used;
+news of one with more departures is kept until they are known here; anything else can never fit again, for departures only add up.
+
+*Why nobody waits for ever.* Suppose all ranks are open, all messages are in, and nothing moves. All ranks are then in the same
+generation. Take a rank whose epoch is the earliest, and an edge that counts for it; the edge is done at the end that has been open
+longer (see :mod:`consensus.protocol.neighbour`). If that end is in the same epoch it has seen the same news, so the edge counts
+there too and is announced. If it is in a later one, nobody has sent news of that epoch (the first rank would have followed it), and
+where no edge has been used every edge counts.
 """
 
 from __future__ import annotations
@@ -23,7 +35,7 @@ from typing import Any, NamedTuple
 
 from consensus.protocol.decision import Close, Decision, Stay, View
 from consensus.protocol.messages import Established
-from consensus.types import Rank, Round, Seconds
+from consensus.types import Edge, Rank, Round, Seconds
 
 _MASK = (1 << 62) - 1
 
@@ -47,13 +59,15 @@ def departure_digest(rank: Rank) -> int:
 class EpochState(NamedTuple):
     """Where a rank stands.
 
-    ``departed`` and ``digest`` name the generation; ``used`` is the epoch's progress in the rule's own form; ``pending`` holds news
-    of later epochs and generations; ``due`` is the round of mine that must close because of news, 0 if none.
+    ``departed`` and ``digest`` name the generation; ``slots`` holds the winning edge of each iteration of the epoch so far, None where
+    its news is still on the way; ``used`` is what they come to in the rule's own form; ``pending`` holds news of later generations;
+    ``due`` is the round of mine that must close because of news, 0 if none.
     """
 
     departed: int
     digest: int
     epoch: int
+    slots: tuple[Edge | None, ...]
     used: Hashable
     pending: tuple[Established, ...]
     due: Round
@@ -68,8 +82,8 @@ class EpochRule(ABC):
         """Return the progress of an epoch in which no edge has been used yet."""
 
     @abstractmethod
-    def count(self, used: Any, i: Rank, j: Rank) -> Any | None:
-        """Return the progress after edge (i, j), None if the edge does not count."""
+    def count(self, used: Any, edge: Edge) -> Any | None:
+        """Return the progress after ``edge``, None if the edge does not count."""
 
     @abstractmethod
     def complete(self, used: Any) -> bool:
@@ -77,62 +91,65 @@ class EpochRule(ABC):
 
     def start(self, view: View) -> EpochState:
         """Begin epoch 0 among all ranks."""
-        return EpochState(0, 0, 0, self.begin(view), (), 0)
+        return EpochState(0, 0, 0, (), self.begin(view), (), 0)
 
     def departure(self, rank: Rank, view: View, state: EpochState) -> EpochState:
         """Begin epoch 0 of the generation without ``rank``; an open round that was due stays due."""
-        departed = state.departed + 1
-        fresh = EpochState(departed, state.digest ^ departure_digest(rank), 0, self.begin(view), (), state.due)
-        return self._replay(state.pending, view, fresh)
+        digest = state.digest ^ departure_digest(rank)
+        fresh = EpochState(state.departed + 1, digest, 0, (), self.begin(view), (), state.due)
+        for news in state.pending:
+            fresh = self.hear(news, view, fresh)
+        return fresh
 
     def hear(self, news: Established, view: View, state: EpochState) -> EpochState:
-        """Count the edge if it is new in this epoch, keep it if it is early, ignore it otherwise."""
-        generation = (news.departed, news.digest)
-        if generation == (state.departed, state.digest):
-            if news.epoch == state.epoch:
-                used = self.count(state.used, news.i, news.j)
-                return state if used is None else self._advance(used, view, state)
-            early = news.epoch > state.epoch
-        else:
-            early = news.departed > state.departed
-        return state._replace(pending=(*state.pending, news)) if early else state
-
-    def _advance(self, used: Any, view: View, state: EpochState) -> EpochState:
-        state = state._replace(used=used, due=view.round if view.is_open else state.due)
-        if not self.complete(used):
+        """Enter the edge in its slot, close the open round if the slot is new; keep early news, ignore old."""
+        if (news.departed, news.digest) != (state.departed, state.digest):
+            return state._replace(pending=(*state.pending, news)) if news.departed > state.departed else state
+        if news.epoch < state.epoch:
             return state
-        fresh = state._replace(epoch=state.epoch + 1, used=self.begin(view), pending=())
-        return self._replay(state.pending, view, fresh)
+        if news.epoch > state.epoch:
+            state = state._replace(epoch=news.epoch, slots=(), used=self.begin(view))
+        return self._enter(news.slot, (news.i, news.j), view, state)
 
-    def _replay(self, pending: tuple[Established, ...], view: View, state: EpochState) -> EpochState:
-        for news in pending:
-            state = self.hear(news, view, state)
-        return state
+    def _enter(self, slot: int, edge: Edge, view: View, state: EpochState) -> EpochState:
+        slots, used = state.slots, state.used
+        missing = slot - len(slots)
+        if missing >= 0:
+            slots = (*slots, *(None,) * missing, edge)
+            counted = self.count(used, edge)
+            used = used if counted is None else counted
+            state = state._replace(due=view.round if view.is_open else state.due)
+        else:
+            # An earlier iteration's: it ends no round, because the later news has done that.
+            winner = slots[slot]
+            if winner is not None and winner <= edge:
+                return state
+            slots = (*slots[:slot], edge, *slots[slot + 1 :])
+            used = self._reckon(slots, view)
+        if self.complete(used):
+            return state._replace(epoch=state.epoch + 1, slots=(), used=self.begin(view))
+        return state._replace(slots=slots, used=used)
+
+    def _reckon(self, slots: tuple[Edge | None, ...], view: View) -> Any:
+        used = self.begin(view)
+        for edge in slots:
+            counted = None if edge is None else self.count(used, edge)
+            used = used if counted is None else counted
+        return used
 
     def decide(self, view: View, state: EpochState, now: Seconds) -> tuple[Decision, EpochState]:
-        """Announce what this round has established, and close on any news."""
+        """Announce an edge that this round has established, and close on any news."""
         if not view.living and not view.done:
             return Close("no living neighbour is left"), state
-        announce: tuple[Established, ...] = ()
-        if state.due != view.round:
-            epoch = state.epoch
-            for peer in view.done:
-                i, j = (view.rank, peer) if view.rank < peer else (peer, view.rank)
-                used = self.count(state.used, i, j)
-                if used is not None:
-                    announce += (Established(epoch, i, j, state.departed, state.digest),)
-                    state = self._advance(used, view, state)
-                    if state.epoch != epoch:
-                        break  # the round closes anyway; in the next epoch the next round speaks for itself
         if state.due == view.round:
-            return Close(self._story(announce), announce), state
+            return Close("an edge was established elsewhere"), state
+        for peer in view.done:
+            edge = (view.rank, peer) if view.rank < peer else (peer, view.rank)
+            if self.count(state.used, edge) is not None:
+                news = Established(state.epoch, len(state.slots), *edge, state.departed, state.digest)
+                return Close(f"established edge {edge} in epoch {news.epoch}", (news,)), self._enter(news.slot, edge, view, state)
         if view.living <= view.done.keys():
-            # Nothing is left to wait for: whatever counts has been announced above. Ours; it shortens the wait of ranks that are
-            # complete before the threshold, and no edge is used less for it.
-            return Close("all living neighbours have exchanged", announce), state
+            # Nothing is left to wait for. Ours; it spares the wait of a rank that is complete before the threshold, and no edge
+            # is used less for it.
+            return Close("all living neighbours have exchanged"), state
         return Stay("waits for news of an edge that this epoch has not used"), state
-
-    def _story(self, announce: tuple[Established, ...]) -> str:
-        if announce:
-            return f"established edge ({announce[0].i}, {announce[0].j}) in epoch {announce[0].epoch}"
-        return "an edge was established elsewhere"

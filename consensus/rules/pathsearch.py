@@ -8,17 +8,16 @@ from typing import ClassVar
 from consensus.protocol.decision import ActiveWeights, View
 from consensus.rules.epochs import EpochRule
 from consensus.topology.backbone import components
-from consensus.types import Rank
+from consensus.types import Edge, Rank
 
 
 @dataclass(frozen=True)
 class Pathsearch(EpochRule):
     """Close when an exchange on any base-graph edge joins two components of (workers, edges used in this epoch).
 
-    No backbone is fixed beforehand. Such an exchange is announced; all open ranks close; at most N - 1 announcements make the epoch's
-    graph connected, and the next epoch begins. Different ranks may see announcements in different orders, and then count different
-    edges, but the components after a set of announcements do not depend on the order, so all agree on when the epoch ends. (Counting an
-    edge when one of its ends is still unvisited is not enough: two disjoint pairs could cover all workers.)
+    No backbone is fixed beforehand. Such an exchange is announced; all open ranks close; N - 1 iterations (more only if
+    announcements cross) make the epoch's graph connected, and the next epoch begins. (Counting an edge when one of its ends is
+    still unvisited is not enough: two disjoint pairs could cover all workers.)
 
     Progress is a tuple: for each rank the least rank of its component so far, -1 for ranks outside my component of the living graph.
 
@@ -36,9 +35,9 @@ class Pathsearch(EpochRule):
         mine = next(part for part in components(view.adjacency, frozenset(view.departed)) if view.rank in part)
         return tuple(rank if rank in mine else -1 for rank in range(max(view.adjacency) + 1))
 
-    def count(self, used: tuple[Rank, ...], i: Rank, j: Rank) -> tuple[Rank, ...] | None:
-        """Merge the parts of i and j, if they are two."""
-        a, b = sorted((used[i], used[j]))
+    def count(self, used: tuple[Rank, ...], edge: Edge) -> tuple[Rank, ...] | None:
+        """Merge the parts of the two ends, if they are two."""
+        a, b = sorted((used[edge[0]], used[edge[1]]))
         if a == b or a < 0:
             return None
         return tuple(a if part == b else part for part in used)
