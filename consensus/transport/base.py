@@ -50,9 +50,12 @@ class Transport(Protocol):
     """What a driver needs of the world."""
 
     @property
-    def rank(self) -> Rank: ...
+    def rank(self) -> Rank:
+        """The own number."""
+
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """How many ranks there are."""
 
     def now(self) -> Seconds:
         """The clock: monotonic; its zero is the transport's own affair."""
