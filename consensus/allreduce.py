@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from consensus.driver import RoundTimes
+from consensus.errors import ConfigError
 from consensus.flat import FlatModel
 from consensus.handle import Handle
 from consensus.transport.base import Transport
@@ -25,8 +26,8 @@ class AllReduceHandle(Handle):
     def __init__(self, model: nn.Module, optimizer: Optimizer, flat: FlatModel, transport: Transport) -> None:
         super().__init__(model, optimizer, flat, transport)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-        wide = any(p.dtype is torch.float64 for p in self._parameters)
-        self._sum = np.zeros(sum(p.numel() for p in self._parameters) + 1, np.float64 if wide else np.float32)
+        wide = any(p.dtype in (torch.float64, torch.complex128) for p in self._parameters)
+        self._sum = np.zeros(sum(_real(p).numel() for p in self._parameters) + 1, np.float64 if wide else np.float32)
         self._began = transport.now()
         self._vote = False
         self.stop_agreed = False
@@ -36,19 +37,24 @@ class AllReduceHandle(Handle):
         self._vote = True
 
     @torch.no_grad()
-    def _step_begins(self) -> None:
+    def _step_begins(self, closure: bool) -> None:
+        if closure:
+            raise ConfigError(
+                'rule "allreduce" averages gradients before the step, but this step computes them in a closure; '
+                "use an optimizer without one, or a rule that averages models"
+            )
         transport = self.transport
         transport.pace(self.statistics.rounds + 1, transport.now() - self._began)
         opened = transport.now()
         total = torch.from_numpy(self._sum)
         at = 0
         for parameter in self._parameters:
-            part = total[at : at + parameter.numel()]
+            part = total[at : at + _real(parameter).numel()]
             if parameter.grad is None:
                 part.zero_()
             else:
-                part.copy_(parameter.grad.reshape(-1))
-            at += parameter.numel()
+                part.copy_(_real(parameter.grad).reshape(-1))
+            at += part.numel()
         self._sum[-1] = self._vote
         packed = transport.now()
         transport.sum(self._sum)
@@ -57,12 +63,11 @@ class AllReduceHandle(Handle):
         total /= self.size
         at = 0
         for parameter in self._parameters:
-            part = total[at : at + parameter.numel()].view(parameter.shape)
             if parameter.grad is None:
-                parameter.grad = part.to(parameter.device, parameter.dtype, copy=True)
-            else:
-                parameter.grad.copy_(part)
-            at += parameter.numel()
+                parameter.grad = torch.empty_like(parameter)
+            grad = _real(parameter.grad)
+            grad.copy_(total[at : at + grad.numel()].view(grad.shape))
+            at += grad.numel()
         mix = packed - opened + transport.now() - summed
         self._count_round(None, RoundTimes(opened - self._began, summed - packed, mix))
 
@@ -77,3 +82,8 @@ class AllReduceHandle(Handle):
 
     def _abandon(self) -> None:
         """Nothing can be done: the other ranks wait in the all-reduce until the launcher ends the job."""
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """``tensor``, or its real and imaginary parts if it is complex."""
+    return torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor

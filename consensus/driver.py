@@ -34,7 +34,7 @@ class Mixer(Parcel, Protocol):
         """The rest of ``peer``'s model will not come."""
 
     def mix(self, weights: tuple[tuple[Rank, float], ...]) -> None:
-        """x <- (1 - sum w_j) x + sum w_j x_j."""
+        """Average: x <- (1 - sum w_j) x + sum w_j x_j."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,8 @@ class Driver:
         Called before the averaged model replaces the own one.
     on_round : callable, optional
         Called with (record, times) after each round.
+    step_began : float, optional
+        When the first local step began, on the transport's clock; now by default.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Driver:
         on_message: Callable[[Rank, Message], None] | None = None,
         before_mix: Callable[[], None] | None = None,
         on_round: Callable[[RoundRecord, RoundTimes], None] | None = None,
+        step_began: Seconds | None = None,
     ) -> None:
         self.engine = engine
         self._transport = transport
@@ -107,7 +110,7 @@ class Driver:
         self._on_round = on_round
         self._wake_at: Seconds | None = None
         transport.connect(engine.view.neighbours, self._timed)  # type: ignore[arg-type]
-        self._step_began = transport.now()
+        self._step_began = transport.now() if step_began is None else step_began
 
     def exchange(self) -> RoundRecord:
         """Run one round: the local step is done; return when it is closed and mixed."""

@@ -137,6 +137,11 @@ class FlatModel:
         return sum(chunk.nbytes for chunk in self.chunks)
 
     @property
+    def parameter_bytes(self) -> list[int]:
+        """How many bytes of each chunk are parameters (and padding); what follows in it is averaged buffers."""
+        return [chunk.body_bytes for chunk in self._chunks]
+
+    @property
     def signature(self) -> str:
         """What must be the same at all ranks, as a readable word and a digest of shapes, dtypes, buffers and chunks."""
         shapes = [(tuple(v.parameter.shape), str(v.parameter.dtype)) for v in self._views]

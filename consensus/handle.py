@@ -51,9 +51,13 @@ class Handle(ABC):
         self.on_round: Callable[[RoundRecord | None, RoundTimes], None] | None = None
         self.before_change: Callable[[], None] | None = None
         self._closed = False
+        self._lent = False
         self._trainable = _count(optimizer)
         self._frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-        self._hooks: list[Any] = [optimizer.register_step_pre_hook(self._before_step), optimizer.register_step_post_hook(self._after_step)]
+        self._hooks: list[Any] = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
 
     @property
     def rank(self) -> int:
@@ -68,8 +72,8 @@ class Handle(ABC):
     # -- what the two kinds of averaging fill in --------------------------------------------------------------------------
 
     @abstractmethod
-    def _step_begins(self) -> None:
-        """The optimizer is about to change the model."""
+    def _step_begins(self, closure: bool) -> None:
+        """The optimizer is about to change the model; with a ``closure``, by gradients that do not exist yet."""
 
     @abstractmethod
     def _step_ended(self) -> None:
@@ -90,11 +94,15 @@ class Handle(ABC):
     # -- hooks ------------------------------------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self._lent:
+            raise ConfigError("optimizer.step() inside averaged(): the model there is lent and put back after; train outside")
         if _count(self.optimizer) != self._trainable:
             raise ConfigError("a parameter group was added to the optimizer after consensus.attach; add it first, then attach")
         if any(parameter.requires_grad for parameter in self._frozen):
-            raise ConfigError("a parameter that was frozen at consensus.attach requires a gradient now; unfreeze first, then attach again")
-        self._step_begins()
+            raise ConfigError(
+                "a parameter that was frozen at consensus.attach requires a gradient now; unfreeze first, then attach again"
+            )
+        self._step_begins(closure=any(callable(value) for value in (*args[1:], *kwargs.values())))
         if self.before_change is not None:
             self.before_change()
 
@@ -125,9 +133,11 @@ class Handle(ABC):
         self._pause()
         own = self.flat.snapshot()
         self.flat.mean_over(self.transport.sum, self.size)
+        self._lent = True
         try:
             yield self.model
         finally:
+            self._lent = False
             self.flat.restore(own)
 
     # -- end ----------------------------------------------------------------------------------------------------------------
@@ -149,7 +159,10 @@ class Handle(ABC):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if error is None:
             self.close()
-        elif not self._closed:
+            return
+        if self.size > 1:
+            error.add_note(f"on rank {self.rank} of {self.size}")
+        if not self._closed:
             self._detach()
             self._abandon()
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import atexit
 import logging
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from consensus.driver import Driver
-from consensus.errors import ConsensusError
+from consensus.errors import ConfigError, ConsensusError
 from consensus.flat import FlatModel
 from consensus.handle import Handle
 from consensus.protocol.decision import Rule
 from consensus.protocol.messages import Message
 from consensus.protocol.neighbour import NeighbourEngine, Weights
 from consensus.transport.base import Transport
+from consensus.transport.launched import ends_job
 from consensus.types import Rank, Seconds
 
 Order = Literal["adapt-combine", "combine-adapt"]
@@ -62,7 +63,8 @@ class NeighbourHandle(Handle):
         self._combines_first = order == "combine-adapt"
         self._combine_due = self._combines_first
         if self._combines_first:
-            self._hooks.append(model.register_forward_pre_hook(self._before_forward))
+            self._hooks.append(model.register_forward_pre_hook(_BeforeForward(self)))
+        self._paused_at: Seconds | None = None
         self._driver: Driver | None = self._open()
 
     @property
@@ -85,6 +87,7 @@ class NeighbourHandle(Handle):
             on_message=self._on_message,
             before_mix=self._before_mix,
             on_round=self._count_round,
+            step_began=self._paused_at,
         )
 
     def _before_mix(self) -> None:
@@ -96,8 +99,13 @@ class NeighbourHandle(Handle):
             self._driver = self._open()
         self._driver.exchange()
 
-    def _step_begins(self) -> None:
-        """Nothing: the model may change."""
+    def _step_begins(self, closure: bool) -> None:
+        if self._combine_due and not closure:
+            raise ConfigError(
+                'order="combine-adapt" averages right before a forward pass of the attached model in training mode, and none '
+                "came since the last step; call the attached model itself (not a part or a copy of it, not after model.eval()), "
+                'or use order="adapt-combine"'
+            )
 
     @torch.no_grad()
     def _step_ended(self) -> None:
@@ -109,8 +117,9 @@ class NeighbourHandle(Handle):
                 self._exchange()
 
     @torch.no_grad()
-    def _before_forward(self, module: nn.Module, args: Any) -> None:
-        if self._combine_due and module.training:
+    def combine_before_forward(self) -> None:
+        """Average if that is due; a forward pass in training mode is about to begin."""
+        if self._combine_due and not self._lent:
             self._combine_due = False
             self._exchange()
 
@@ -119,17 +128,41 @@ class NeighbourHandle(Handle):
         driver.leave()
         driver.drain()
         self._driver = None
+        self._paused_at = self.transport.now()
 
     def _end(self) -> None:
         # Even if paused: the other ranks may have gone on to a new session, which counts on this rank until it says goodbye.
         self._pause()
 
     def _abandon(self) -> None:
-        driver = self._driver or self._open()
+        self._driver = self._driver or self._open()
         try:
-            driver.leave()
+            self._driver.leave()
         except ConsensusError:
             logging.getLogger("consensus").exception("rank %d could not leave in order after an exception", self.rank)
             return
         # The channels must be empty when MPI is finalised, which comes after Python's own exit handlers.
-        atexit.register(driver.drain)
+        atexit.register(self._drain_at_exit)
+
+    def _drain_at_exit(self) -> None:
+        # An exception that nobody caught is to end the whole job now, not when the other ranks have finished.
+        if self._driver is not None and not ends_job():
+            self._driver.drain()
+            self._driver = None
+
+
+class _BeforeForward:
+    """The forward hook of combine-adapt. A copy of the model is another model: in it, the hook does nothing."""
+
+    def __init__(self, handle: NeighbourHandle | None = None) -> None:
+        self._handle = handle
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if self._handle is not None and module.training:
+            self._handle.combine_before_forward()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return type(self)()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()

@@ -17,6 +17,7 @@ from consensus.neighbours import NeighbourHandle, Order
 from consensus.protocol.decision import Rule
 from consensus.protocol.messages import Message
 from consensus.protocol.neighbour import Weights
+from consensus.rules import RULES
 from consensus.rules import build as build_rule
 from consensus.transport.base import Transport
 from consensus.transport.launched import default_transport
@@ -52,8 +53,8 @@ def attach(
 ) -> Handle:
     """Make ``optimizer`` average the model with its fastest neighbours after its steps.
 
-    The optimizer is hooked, not replaced: parameter groups, schedulers, clipping, gradient accumulation, GradScaler (a skipped step
-    is no round) and ``state_dict`` work as before. All ranks start from rank 0's parameters and buffers. Collective.
+    The optimizer is hooked, not replaced: parameter groups, schedulers, clipping, gradient accumulation, GradScaler (a skipped
+    step is no round) and ``state_dict`` work as before. All ranks start from rank 0's parameters and buffers. Collective.
 
     Parameters
     ----------
@@ -71,10 +72,11 @@ def attach(
     order : "adapt-combine" or "combine-adapt"
         Average after the step, or before the next forward pass in training mode.
     weights : "static" or "active"
-        Metropolis-Hastings weights on base-graph degrees, or on the exchanges of the round (rules "full" and "dtur" only; keeps every
-        neighbour's model until partners have closed, so it needs memory for all of them).
+        Metropolis-Hastings weights on base-graph degrees, or on the exchanges of the round (rules "full" and "dtur" only;
+        keeps every neighbour's model until partners have closed, so it needs memory for all of them).
     buffers : "average" or "local"
-        Average floating buffers too (BatchNorm's variance by the law of total variance; integer counters never), or leave all alone.
+        Average floating buffers too (BatchNorm's variance by the law of total variance; integer counters never), or leave all
+        alone.
     comm : mpi4py.MPI.Comm, optional
         Communicator to duplicate; COMM_WORLD by default. Without an MPI launcher one rank trains alone and MPI is not loaded.
     transport : Transport, optional
@@ -123,12 +125,17 @@ def attach(
         _start_alike(transport, flat, {"model": flat.signature, "rule": ALLREDUCE})
         return AllReduceHandle(model, optimizer, flat, transport)
     if isinstance(rule, str):
+        if rule not in RULES:
+            raise ConfigError(f"unknown rule {rule!r}; {suggestion(rule, (*RULES, ALLREDUCE))}")
         rule = build_rule(rule)
+    elif isinstance(rule, type) or not callable(getattr(rule, "decide", None)):
+        raise ConfigError(f"rule = {rule!r}, expected a rule's name or a rule object, as consensus.rules.build('gap', window=5)")
     from consensus.topology import build as build_graph
 
     graph = build_graph(topology, transport.size)
     adjacency = {rank: tuple(sorted(graph[rank])) for rank in sorted(graph)}
-    agreed = {"model": flat.signature, "rule": repr(rule), "every": every, "order": order, "weights": weights, "topology": adjacency}
+    agreed = {"model": flat.signature, "rule": repr(rule), "every": every, "order": order, "weights": weights}
+    agreed["topology"] = adjacency
     _start_alike(transport, flat, agreed)
     return NeighbourHandle(
         model,
@@ -150,13 +157,18 @@ def _start_alike(transport: Transport, flat: FlatModel, agreed: dict[str, Any]) 
     if transport.size == 1:
         return
     everybody = transport.gather(agreed)
-    for rank, theirs in enumerate(everybody):
-        for name, value in theirs.items():
-            if value != everybody[0].get(name):
-                raise ConfigError(
-                    f"{name} differs between ranks: rank 0 has {_short(everybody[0].get(name))}, rank {rank} has {_short(value)}; "
-                    "call consensus.attach with the same arguments on all ranks (and seed a random graph alike)"
-                )
+    first = everybody[0]
+    for name in first:
+        ranks = [rank for rank, theirs in enumerate(everybody) if theirs.get(name) != first[name]]
+        if ranks:
+            other = _short(everybody[ranks[0]].get(name))
+            who = f"rank {ranks[0]} has {other}"
+            if len(ranks) > 1:
+                who = f"ranks {', '.join(map(str, ranks))} have other values: {ranks[0]} has {other}"
+            raise ConfigError(
+                f"{name} differs between ranks: rank 0 has {_short(first[name])}, {who}; "
+                "call consensus.attach with the same arguments on all ranks (and seed a random graph alike)"
+            )
     state = flat.initial_state()
     for part in state:
         transport.broadcast(part)

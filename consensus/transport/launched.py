@@ -59,5 +59,6 @@ def default_transport(comm: Any = None) -> Transport:
     except (ImportError, RuntimeError) as error:
         raise LaunchError(
             f"this process was started by an MPI launcher, but MPI cannot be loaded ({error}); "
-            "install an MPI library (pip install 'consensus-sgd[mpi]' brings one) or load your site's module; see `consensus doctor`"
+            "install an MPI library (pip install 'consensus-sgd[mpi]' brings one) or load your site's module; "
+            "see `consensus doctor`"
         ) from error
