@@ -1,0 +1,141 @@
+"""Watching over launched ranks: an interrupted run ends in good order, and no rank outlives the command.
+
+The launcher runs in a session of its own, so that Ctrl-C reaches this process alone: mpirun answers an interrupt by killing
+the ranks, and what they have learnt would be lost. Instead it is sent SIGUSR1, which Open MPI's and MPICH's launchers forward
+to every rank, and ranks finish their round, write what they have, and end. Whoever is in a hurry interrupts a second time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import IO
+
+from consensus.launcher import Launch
+from consensus.types import Seconds
+
+STOP = signal.SIGUSR1
+"""Asks a rank to finish."""
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks the command to end: Ctrl-C, a batch system, a terminal that was closed."""
+
+INTERRUPTED = 130
+"""Exit code of an interrupted command."""
+
+
+@dataclass
+class Outcome:
+    """How a job ended.
+
+    Attributes
+    ----------
+    code : int
+        The exit code to pass on.
+    errors : str
+        The end of what the job wrote to standard error, if it was kept.
+    """
+
+    code: int
+    errors: str = ""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody asked it to end."""
+        return self.code == INTERRUPTED
+
+
+@dataclass
+class _Interrupts:
+    """Counts interrupts and passes them on."""
+
+    job: subprocess.Popen[str]
+    first: Callable[[], None]
+    count: int = field(default=0)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        # Nobody left to signal, or, after the terminal was closed, to tell.
+        with suppress(OSError):
+            if self.count == 1:
+                self.job.send_signal(STOP)
+                self.first()
+            else:
+                # The launcher's whole session on this host; the launcher ends the ranks on others.
+                os.killpg(self.job.pid, signal.SIGTERM if self.count == 2 else signal.SIGKILL)
+
+
+def supervise(
+    launch: Launch,
+    *,
+    on_interrupt: Callable[[], None] = lambda: None,
+    tee_errors: bool = False,
+    patience: Seconds = 10.0,
+) -> Outcome:
+    """Run ranks until they end.
+
+    Parameters
+    ----------
+    launch : Launch
+        What to start, from :func:`consensus.launcher.command`.
+    on_interrupt : callable
+        Called at the first interrupt, after the ranks were asked to finish.
+    tee_errors : bool
+        Keep the end of what goes to standard error, too.
+    patience : float
+        Seconds a job has to end after a second interrupt before it is killed.
+
+    Returns
+    -------
+    Outcome
+    """
+    job = subprocess.Popen(
+        launch.argv,
+        env=launch.env,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE if tee_errors else None,
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    )
+    interrupts = _Interrupts(job, on_interrupt)
+    with _handling(interrupts):
+        errors = _drain(job.stderr) if job.stderr is not None else ""
+        while True:
+            try:
+                code = job.wait(timeout=patience if interrupts.count > 1 else 1.0)
+                break
+            except subprocess.TimeoutExpired:
+                if interrupts.count > 1:
+                    interrupts(signal.SIGKILL, None)
+    return Outcome(INTERRUPTED if interrupts.count else _exit_code(code), errors)
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _drain(stream: IO[str], keep: int = 20_000) -> str:
+    kept = ""
+    with stream:
+        for line in stream:
+            sys.stderr.write(line)
+            kept = (kept + line)[-keep:]
+    return kept
+
+
+def _exit_code(code: int) -> int:
+    """As a shell would say it: a launcher that was killed by signal s ended with 128 + s."""
+    return code if code >= 0 else 128 - code
