@@ -104,4 +104,4 @@ class Rule(Protocol):
         """Take note that ``rank`` has left; ``view.departed`` contains it already."""
 
     def decide(self, view: View, state: Any, now: Seconds) -> tuple[Decision, Any]:
-        """Say whether the open round may close now. Called after every event while it is open."""
+        """Say whether the open round may close now. Called while it is open, when anything it may look at has changed."""

@@ -98,6 +98,7 @@ class Stop(NamedTuple):
 Message: TypeAlias = Ready | Engage | Closed | Leave | Established | Progress | Stop
 
 _KINDS: tuple[type[Any], ...] = (Ready, Engage, Closed, Leave, Established, Progress, Stop)
+_KIND = dict(enumerate(_KINDS))
 _CODE = {cls: code for code, cls in enumerate(_KINDS)}
 _ARITY = tuple(len(cls._fields) for cls in _KINDS)
 _FIELDS = max(_ARITY)
@@ -124,8 +125,9 @@ def decode(buffer: bytes | bytearray | memoryview) -> Message:
     """
     try:
         code, *fields = _WIRE.unpack_from(buffer)
-        return _KINDS[code](*fields[: _ARITY[code]])  # type: ignore[no-any-return]
-    except (struct.error, IndexError) as error:
+        return _KIND[code](*fields[: _ARITY[code]])  # type: ignore[no-any-return]
+    except (struct.error, KeyError) as error:
         raise ProtocolError(
-            f"not a control message of this version: {bytes(buffer)[:WIRE_BYTES].hex()} ({error}); do all ranks run the same version of consensus?"
+            f"not a control message of this version: {bytes(buffer)[:WIRE_BYTES].hex()} ({error}); "
+            "do all ranks run the same version of consensus?"
         ) from None

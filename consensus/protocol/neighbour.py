@@ -48,6 +48,11 @@ class Phase(Enum):
     """Everybody has said goodbye."""
 
 
+# Looking a member up in its Enum class costs as much as a small method call, and the engine asks several times an event.
+_COMPUTING, _OPEN, _SETTLING, _LEFT, _FINISHED = Phase
+_IDLE, _OFFERED, _MOVING, _DONE = EdgeState
+
+
 class RoundRecord(NamedTuple):
     """What one round came to.
 
@@ -110,23 +115,26 @@ class NeighbourEngine:
     ) -> None:
         if weights == "active" and rule.active_weights is ActiveWeights.REFUSED:
             raise ConfigError(
-                f'weights="active" does not go with rule {rule.name!r}: mixing would wait for partners that may stay open for long; '
-                'use weights="static", or rule "full" or "dtur"'
+                f'weights="active" does not go with rule {rule.name!r}: mixing would wait for partners that may stay open for '
+                'long; use weights="static", or rule "full" or "dtur"'
             )
         neighbours = tuple(sorted(adjacency[rank]))
         self.rank = rank
         self.rule = rule
-        self.phase = Phase.COMPUTING
+        self.phase = _COMPUTING
         self.story = Story()
         self.last: RoundRecord | None = None
         self.edges = {j: Edge(j, edge_weight(len(neighbours), len(adjacency[j]))) for j in neighbours}
         self.view = View(rank, adjacency, neighbours, living=set(neighbours), last_used=dict.fromkeys(neighbours, 0))
         self.rule_state: Any = rule.start(self.view)
         self._active = weights == "active"
+        # A round closed early would then have to wait for partners that may in turn wait for an exchange with this rank.
+        self._partners_wait = self._active and rule.active_weights is ActiveWeights.WAIT
         self._everyone = everyone
         self._goodbyes = set(adjacency) - {rank} if everyone else set(neighbours)
         self._dead: set[Rank] = set()
         self._busy = 0
+        self._changed = False
         self._verdict: Close | None = None
         self.unmet = "no round is open yet"
         self._wake_at: Seconds | None = None
@@ -159,28 +167,35 @@ class NeighbourEngine:
         self._out = out
         self.story.record_pair((now, event))
         self._EVENTS[type(event)](self, event, now)
-        if self.phase is Phase.OPEN:
-            self._judge(now)
-        elif self.phase is Phase.SETTLING:
+        phase = self.phase
+        if phase is _OPEN:
+            if self._verdict is None and self._changed:
+                self._judge(now)
+            if self._verdict is not None and self._busy == 0:
+                self._close(self._verdict, now)
+        elif phase is _SETTLING:
             self._settle()
         return out
 
     def _step_done(self, event: StepDone, now: Seconds) -> None:
-        if self.phase is not Phase.COMPUTING:
+        if self.phase is not _COMPUTING:
             raise self._broken(f"a step was done while {self.phase.value}")
         view = self.view
         view.round += 1
         view.is_open = True
         view.opened_at = now
         view.done.clear()
-        self.phase = Phase.OPEN
+        self.phase = _OPEN
         self._verdict = None
+        self._changed = True
         self._wake_at = None
         ready = Ready(view.round)
-        living = [edge for edge in self.edges.values() if not edge.gone]
-        for edge in living:
-            edge.reset()
-            self._out.append(SendControl(edge.peer, ready))
+        living = []
+        for edge in self.edges.values():
+            edge.reset()  # of a departed peer too: it may have left after the exchange of my last round
+            if not edge.gone:
+                living.append(edge)
+                self._out.append(SendControl(edge.peer, ready))
         for edge in living:
             if edge.ready:
                 self._offer(edge)
@@ -189,26 +204,32 @@ class NeighbourEngine:
         self._MESSAGES[type(event.message)](self, event.peer, event.message, now)
 
     def _tick(self, event: Tick, now: Seconds) -> None:
-        self._wake_at = None
+        if self._wake_at is not None and now >= self._wake_at:
+            self._wake_at = None  # a Tick of an earlier round's WakeAt must not ask for this round's a second time
+        self._changed = True
 
     def _leave(self, event: LeaveWanted, now: Seconds) -> None:
-        if self.phase is Phase.COMPUTING:
+        if self.phase is _COMPUTING:
             self._say_goodbye()
-        elif self.phase in (Phase.OPEN, Phase.SETTLING):
-            self._leave_wanted = True
+        elif self.phase in (_OPEN, _SETTLING):
+            self._leave_wanted = self._changed = True
 
     # -- messages -------------------------------------------------------------------------------------------------------
 
     def _ready(self, peer: Rank, message: Ready, now: Seconds) -> None:
         edge = self._edge(peer)
+        if edge.gone:
+            return  # another rank told of its death before its own last messages came
         edge.ready = message.round
-        if self.phase is Phase.OPEN and self._verdict is None and edge.state is EdgeState.IDLE and not self._leave_wanted:
+        # Also while the round waits to close: peers that have offered themselves wait for an answer, and around a cycle of the
+        # graph each could wait for the next. It delays the close by at most one exchange per edge.
+        if self.phase is _OPEN and edge.state is _IDLE:
             self._offer(edge)
 
     def _engage(self, peer: Rank, message: Engage, now: Seconds) -> None:
         edge = self._edge(peer)
         edge.engaged = (message.mine, message.yours)
-        if edge.state is EdgeState.OFFERED:
+        if edge.state is _OFFERED:
             self._move_if_agreed(edge)
 
     def _closed(self, peer: Rank, message: Closed, now: Seconds) -> None:
@@ -217,11 +238,11 @@ class NeighbourEngine:
             edge.ready = 0
         if edge.partner != message.round:
             return
-        if edge.state is EdgeState.OFFERED:
-            edge.state = EdgeState.IDLE
+        if edge.state is _OFFERED:
+            edge.state = _IDLE
             edge.partner = 0
             self._busy -= 1
-        elif self.phase in (Phase.OPEN, Phase.SETTLING):
+        elif self.phase in (_OPEN, _SETTLING):
             # The exchange moves or is done here, and is done there; it may have finished earlier at that end.
             edge.partner_exchanges = message.exchanges
             if self._active and self._verdict is None and self.rule.active_weights is ActiveWeights.CASCADE:
@@ -229,6 +250,7 @@ class NeighbourEngine:
 
     def _established(self, peer: Rank, message: Established, now: Seconds) -> None:
         self.rule_state = self.rule.hear(message, self.view, self.rule_state)
+        self._changed = True
 
     def _goodbye(self, peer: Rank, message: Leave, now: Seconds) -> None:
         self._depart(message.who, dead=message.who != peer)
@@ -242,7 +264,7 @@ class NeighbourEngine:
     # -- the exchange ---------------------------------------------------------------------------------------------------
 
     def _offer(self, edge: Edge) -> None:
-        edge.state = EdgeState.OFFERED
+        edge.state = _OFFERED
         edge.partner = edge.ready
         self._busy += 1
         self._out.append(SendControl(edge.peer, Engage(self.view.round, edge.ready)))
@@ -251,52 +273,57 @@ class NeighbourEngine:
     def _move_if_agreed(self, edge: Edge) -> None:
         if edge.engaged != (edge.partner, self.view.round):
             return  # an Engage for one of my closed rounds, or none: not this pair of rounds
-        edge.state = EdgeState.MOVING
+        edge.state = _MOVING
         edge.ready = 0  # used up: the same Ready must not be answered by my next round
         edge.engaged = None
         self._out.append(SwapModel(edge.peer, self.view.round, edge.partner, None if self._active else edge.weight))
 
     def _model_arrived(self, event: ModelArrived, now: Seconds) -> None:
         edge = self._moving(event.peer, "arrived from")
-        edge.arrived = True
-        self._complete(edge, now)
+        if edge is not None:
+            edge.arrived = True
+            self._complete(edge, now)
 
     def _model_sent(self, event: ModelSent, now: Seconds) -> None:
         edge = self._moving(event.peer, "was sent to")
-        edge.sent = True
-        self._complete(edge, now)
+        if edge is not None:
+            edge.sent = True
+            self._complete(edge, now)
 
-    def _moving(self, peer: Rank, what: str) -> Edge:
+    def _moving(self, peer: Rank, what: str) -> Edge | None:
         edge = self._edge(peer)
-        if edge.state is not EdgeState.MOVING:
+        if peer in self._dead:
+            return None  # the transfer was given up when another rank told of the death; the transport had not heard of it
+        if edge.state is not _MOVING:
             raise self._broken(f"a model {what} rank {peer}, but that edge is {edge.state.name}")
         return edge
 
     def _complete(self, edge: Edge, now: Seconds) -> None:
         if edge.arrived and edge.sent:
-            edge.state = EdgeState.DONE
+            edge.state = _DONE
             self._busy -= 1
+            self._changed = True
             self.view.done[edge.peer] = now
             self.view.last_used[edge.peer] = self.view.round
 
     # -- closing --------------------------------------------------------------------------------------------------------
 
     def _judge(self, now: Seconds) -> None:
-        if self._leave_wanted and self._verdict is None:
+        """Ask the rule; it judges by the view, its state and the clock alone, so only when one of them has changed."""
+        self._changed = False
+        if self._leave_wanted and not self._partners_wait:
             self._verdict = Close("this rank leaves")
-        if self._verdict is None:
-            decision, self.rule_state = self.rule.decide(self.view, self.rule_state, now)
-            for news in decision.announce:
-                self._out.append(Broadcast(news))
-            if isinstance(decision, Close):
-                self._verdict = decision
-            else:
-                self.unmet = decision.reason
-                if decision.wake_at is not None and decision.wake_at != self._wake_at:
-                    self._wake_at = decision.wake_at
-                    self._out.append(WakeAt(decision.wake_at))
-        if self._verdict is not None and self._busy == 0:
-            self._close(self._verdict, now)
+            return
+        decision, self.rule_state = self.rule.decide(self.view, self.rule_state, now)
+        for news in decision.announce:
+            self._out.append(Broadcast(news))
+        if isinstance(decision, Close):
+            self._verdict = decision
+            return
+        self.unmet = decision.reason
+        if decision.wake_at is not None and decision.wake_at != self._wake_at:
+            self._wake_at = decision.wake_at
+            self._out.append(WakeAt(decision.wake_at))
 
     def _close(self, verdict: Close, now: Seconds) -> None:
         view = self.view
@@ -313,7 +340,7 @@ class NeighbourEngine:
             tuple(sorted(peer for peer in view.living if peer not in view.done)),
             verdict.reason,
         )
-        self.phase = Phase.SETTLING
+        self.phase = _SETTLING
         self._settle()
 
     def _settle(self) -> None:
@@ -327,13 +354,12 @@ class NeighbourEngine:
             if waiting:
                 self.unmet = f"active weights wait for the Closed of {waiting}"
                 return
-            exchanges = tuple(
-                (peer, round_, edge_weight(own, max(self.edges[peer].partner_exchanges, 1)), when) for peer, round_, _, when in exchanges
-            )
+            theirs = {edge.peer: max(edge.partner_exchanges, 1) for edge in edges}
+            exchanges = tuple((peer, round_, edge_weight(own, theirs[peer]), when) for peer, round_, _, when in exchanges)
             self.last = self.last._replace(exchanges=exchanges)
         if exchanges:
             self._out.append(Mix(tuple((peer, weight) for peer, _, weight, _ in exchanges)))
-        self.phase = Phase.COMPUTING
+        self.phase = _COMPUTING
         self._out.append(StartStep(self.view.round))
         if self._leave_wanted:
             self._say_goodbye()
@@ -341,8 +367,9 @@ class NeighbourEngine:
     # -- departures -----------------------------------------------------------------------------------------------------
 
     def _lost(self, event: PeerLost, now: Seconds) -> None:
-        if self._everyone and event.peer not in self.view.departed:
-            # Whoever is not connected to the dead rank has to hear of it from somebody.
+        left = self.phase is _LEFT or self.phase is _FINISHED
+        if self._everyone and event.peer not in self.view.departed and not left:
+            # Others may hear of it much later, or only from here. After the own goodbye nothing may be sent any more.
             self._out.append(Broadcast(Leave(event.peer)))
         self._depart(event.peer, dead=True)
 
@@ -352,21 +379,21 @@ class NeighbourEngine:
             edge.gone = True
             edge.ready = 0
             self.view.living.discard(who)
-        if edge is not None and self.phase is Phase.OPEN:
-            # A rank that leaves has completed its half of a moving exchange, so what is missing here still comes; one that
-            # died may not have.
-            if edge.state is EdgeState.OFFERED or (dead and edge.state is EdgeState.MOVING):
-                if edge.state is EdgeState.MOVING:
-                    self._out.append(DropModel(who))
-                edge.reset()
-                self._busy -= 1
+        # A rank that leaves has completed its half of a moving exchange, so what is missing here still comes; one that died may
+        # not have.
+        if edge is not None and self.phase is _OPEN and (edge.state is _OFFERED or (dead and edge.state is _MOVING)):
+            if edge.state is _MOVING:
+                self._out.append(DropModel(who))
+            edge.reset()
+            self._busy -= 1
         if dead:
             self._dead.add(who)
         self._goodbyes.discard(who)
+        self._changed = True
         if who not in self.view.departed:
             self.view.departed.add(who)
             self.rule_state = self.rule.departure(who, self.view, self.rule_state)
-        if self.phase is Phase.LEFT and not self._goodbyes:
+        if self.phase is _LEFT and not self._goodbyes:
             self._finish()
 
     def _say_goodbye(self) -> None:
@@ -376,12 +403,12 @@ class NeighbourEngine:
             self._out.append(Broadcast(goodbye))
         else:
             self._out.extend(SendControl(peer, goodbye) for peer in self.edges if peer not in self._dead)
-        self.phase = Phase.LEFT
+        self.phase = _LEFT
         if not self._goodbyes:
             self._finish()
 
     def _finish(self) -> None:
-        self.phase = Phase.FINISHED
+        self.phase = _FINISHED
         self._out.append(Finish())
 
     # -- reporting ------------------------------------------------------------------------------------------------------
@@ -394,10 +421,13 @@ class NeighbourEngine:
     def describe(self, now: Seconds) -> str:
         """Return, for a rank that waits for long: since when, for what, and for each edge its state and last events."""
         view = self.view
-        lines = [f"rank {self.rank} is {self.phase.value} in round {view.round} for {now - view.opened_at:.1f} s; rule {self.rule.name}: {self.unmet}"]
+        unmet = f"rule {self.rule.name}: {self.unmet}"
+        if self.phase is _LEFT:
+            unmet = f"waits for the goodbyes of {sorted(self._goodbyes)}"
+        lines = [f"rank {self.rank} is {self.phase.value} in round {view.round} for {now - view.opened_at:.1f} s; {unmet}"]
         for peer, edge in self.edges.items():
             state = "left" if edge.gone else edge.state.name.lower()
-            if edge.state is not EdgeState.IDLE:
+            if edge.state is not _IDLE:
                 state += f" with its round {edge.partner}"
             elif not edge.gone:
                 state += f", its round {edge.ready} is open" if edge.ready else ", it computes"

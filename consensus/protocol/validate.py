@@ -26,17 +26,31 @@ def check_engine(engine: NeighbourEngine, commands: Iterable[Command] = ()) -> N
     busy = [edge.peer for edge in edges if edge.busy and engine.phase in (Phase.OPEN, Phase.SETTLING)]
     _require(engine.phase is not Phase.SETTLING or not busy, engine, f"closed while edges to {busy} are offered or moving")
     _require(
-        not any(isinstance(command, StartStep) for command in commands) or not busy, engine, f"goes on computing while edges to {busy} move"
+        not any(isinstance(command, StartStep) for command in commands) or not busy,
+        engine,
+        f"goes on computing while edges to {busy} move",
     )
     if engine.phase is Phase.OPEN:
         done = {edge.peer for edge in edges if edge.state is EdgeState.DONE}
-        _require(done == set(engine.view.done), engine, f"edges {sorted(done)} are done, the view says {sorted(engine.view.done)}")
+        _require(
+            done == set(engine.view.done), engine, f"edges {sorted(done)} are done, the view says {sorted(engine.view.done)}"
+        )
         for edge in edges:
-            _require(not edge.busy or edge.partner > 0, engine, f"edge to {edge.peer} is {edge.state.name} with no round of the peer")
             _require(
-                not (edge.gone and edge.state is EdgeState.OFFERED), engine, f"edge to {edge.peer} is offered to a rank that has left"
+                not edge.busy or edge.partner > 0, engine, f"edge to {edge.peer} is {edge.state.name} with no round of the peer"
             )
-    _require(engine.view.is_open == (engine.phase is Phase.OPEN), engine, f"view.is_open is {engine.view.is_open} while {engine.phase.value}")
+            used_up = edge.state < EdgeState.MOVING or edge.partner == 0 or edge.ready != edge.partner
+            _require(used_up, engine, f"round {edge.partner} of rank {edge.peer}, used by this exchange, still counts as ready")
+            _require(
+                not (edge.gone and edge.state is EdgeState.OFFERED),
+                engine,
+                f"edge to {edge.peer} is offered to a rank that has left",
+            )
+    _require(
+        engine.view.is_open == (engine.phase is Phase.OPEN),
+        engine,
+        f"view.is_open is {engine.view.is_open} while {engine.phase.value}",
+    )
     gone = {edge.peer for edge in edges if edge.gone}
     _require(engine.view.living == set(engine.edges) - gone, engine, "living neighbours and departed ones do not add up")
     if engine.last is not None:
@@ -52,7 +66,9 @@ def check_record(rank: Rank, record: RoundRecord) -> None:
     if not total < 1 + ROUNDING:
         raise ProtocolError(f"rank {rank}, round {record.round}: weights of others sum to {total}, more than 1")
     if set(peers) & set(record.backups):
-        raise ProtocolError(f"rank {rank}, round {record.round}: {sorted(set(peers) & set(record.backups))} are both partners and backups")
+        raise ProtocolError(
+            f"rank {rank}, round {record.round}: {sorted(set(peers) & set(record.backups))} are both partners and backups"
+        )
 
 
 def check_symmetry(histories: Iterable[tuple[Rank, Iterable[RoundRecord]]], survivors: frozenset[Rank] | None = None) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import fields
 from typing import Any
 
 from consensus.errors import ConfigError
+from consensus.names import lookup, suggestion
 from consensus.protocol.decision import Rule
 from consensus.rules.deadline import Deadline
 from consensus.rules.dtur import Dtur
@@ -40,16 +40,12 @@ def build(name: str, **parameters: Any) -> Rule:
     >>> build("static_backup", b=2)
     StaticBackup(b=2)
     """
-    if name not in RULES:
-        near = difflib.get_close_matches(name, RULES, n=1)
-        raise ConfigError(f"unknown rule {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (there are {', '.join(sorted(RULES))})")
-    rule = RULES[name]
+    rule = lookup("rule", name, RULES)
     kinds = {field.name: str(field.type) for field in fields(rule)}
     for key, value in parameters.items():
         if key not in kinds:
-            near = difflib.get_close_matches(key, kinds, n=1)
-            known = f"it takes {', '.join(kinds)}" if kinds else "it takes none: there is nothing to tune"
-            raise ConfigError(f"rule {name!r} has no parameter {key!r}{f'; did you mean {near[0]!r}?' if near else ''} ({known})")
+            known = suggestion(key, kinds) if kinds else "it takes none: there is nothing to tune"
+            raise ConfigError(f"rule {name!r} has no parameter {key!r}; {known}")
         allowed = _ALLOWED[kinds[key]]
         if isinstance(value, bool) or not isinstance(value, allowed):
             raise ConfigError(f"rule {name!r}: {key} = {value!r}, expected {kinds[key]}")

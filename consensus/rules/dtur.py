@@ -15,22 +15,23 @@ from consensus.types import Edge, Rank
 class Dtur(EpochRule):
     r"""Close at the first instant at which some backbone edge not yet used in this epoch has both ends ready.
 
-    With backbone P' (the same spanning forest at every rank, computed from the graph) and P the edges of it established in the epoch,
-    round k's threshold is
+    With backbone P' (the same spanning forest at every rank, computed from the graph) and P the edges of it established in the
+    epoch, round k's threshold is
 
     .. math:: \theta(k) = \min_{(i,j) \in P' \setminus P} \max(T_i(k), T_j(k)),
 
-    at which every open rank closes with whomever it has exchanged by then, over all base-graph edges. The edge that attains the minimum
-    joins P; so an epoch has d = |P'| iterations (more only if announcements cross), and the union of its exchanges contains P': joint
-    connectivity, as the convergence theorem needs. A rank that computes when the threshold passes is not disturbed ("late: carry").
+    at which every open rank closes with whomever it has exchanged by then, over all base-graph edges. The edge that attains the
+    minimum joins P; so an epoch has d = |P'| iterations (more only if announcements cross), and the union of its exchanges
+    contains P': joint connectivity, as the convergence theorem needs. A rank that computes when the threshold passes is not
+    disturbed ("late: carry").
 
     Progress is the frozenset of backbone edges still open in the epoch.
 
     References
     ----------
-    Yan, Xiong, Li, Singh, "Straggler-Resilient Distributed Machine Learning with Dynamic Backup Workers", arXiv 2102.06280, for the
-    threshold rule as its abstract describes it. The event form, epochs on departure and the early close of a rank that has exchanged
-    with everybody are ours.
+    Yan, Xiong, Li, Singh, "Straggler-Resilient Distributed Machine Learning with Dynamic Backup Workers", arXiv 2102.06280, for
+    the threshold rule as its abstract describes it. The event form, epochs on departure and the early close of a rank that has
+    exchanged with everybody are ours.
     """
 
     name: ClassVar[str] = "dtur"

@@ -15,15 +15,17 @@ of an epoch then uses up every edge between fast ranks, and all the rest of the 
 *Epochs.* When the winners of the slots suffice the epoch is over. Ranks may reckon so at different moments, and while
 announcements cross even differently; whoever sees news of a later epoch follows it, for somebody saw this one end.
 
-*Generations.* When a rank leaves, everybody starts afresh at epoch 0 of a new generation. Ranks learn of departures in different
-orders, so announcements name the generation by how many ranks had left and a digest of which: news of the own generation is used;
-news of one with more departures is kept until they are known here; anything else can never fit again, for departures only add up.
+*Generations.* When a rank leaves, everybody starts afresh at epoch 0 of a new generation. Ranks learn of departures in
+different orders, so announcements name the generation by how many ranks had left and a digest of which: news of the own
+generation is used; news of one with more departures is kept until they are known here; anything else can never fit again, for
+departures only add up. Departures may also split the graph. The parts then share a generation and nothing else: news of an edge
+that is not in the own part says nothing about the own epoch, whatever its number.
 
 *Why nobody waits for ever.* Suppose all ranks are open, all messages are in, and nothing moves. All ranks are then in the same
-generation. Take a rank whose epoch is the earliest, and an edge that counts for it; the edge is done at the end that has been open
-longer (see :mod:`consensus.protocol.neighbour`). If that end is in the same epoch it has seen the same news, so the edge counts
-there too and is announced. If it is in a later one, nobody has sent news of that epoch (the first rank would have followed it), and
-where no edge has been used every edge counts.
+generation. Take a rank whose epoch is the earliest, and an edge that counts for it; the edge is done at the end that has been
+open longer (see :mod:`consensus.protocol.neighbour`). If that end is in the same epoch it has seen the same news, so the edge
+counts there too and is announced. If it is in a later one, nobody has sent news of that epoch (the first rank would have
+followed it), and where no edge has been used every edge counts.
 """
 
 from __future__ import annotations
@@ -59,9 +61,10 @@ def departure_digest(rank: Rank) -> int:
 class EpochState(NamedTuple):
     """Where a rank stands.
 
-    ``departed`` and ``digest`` name the generation; ``slots`` holds the winning edge of each iteration of the epoch so far, None where
-    its news is still on the way; ``used`` is what they come to in the rule's own form; ``pending`` holds news of later generations;
-    ``due`` is the round of mine that must close because of news, 0 if none.
+    ``departed`` and ``digest`` name the generation; ``slots`` holds the winning edge of each iteration of the epoch so far,
+    None where its news is still on the way; ``used`` is what they come to in the rule's own form, and ``fresh`` the same for an
+    epoch in which nothing is used yet, one for a whole generation; ``pending`` holds news of later generations; ``due`` is the
+    round of mine that must close because of news, 0 if none.
     """
 
     departed: int
@@ -69,6 +72,7 @@ class EpochState(NamedTuple):
     epoch: int
     slots: tuple[Edge | None, ...]
     used: Hashable
+    fresh: Hashable
     pending: tuple[Established, ...]
     due: Round
 
@@ -91,25 +95,28 @@ class EpochRule(ABC):
 
     def start(self, view: View) -> EpochState:
         """Begin epoch 0 among all ranks."""
-        return EpochState(0, 0, 0, (), self.begin(view), (), 0)
+        fresh = self.begin(view)
+        return EpochState(0, 0, 0, (), fresh, fresh, (), 0)
 
     def departure(self, rank: Rank, view: View, state: EpochState) -> EpochState:
         """Begin epoch 0 of the generation without ``rank``; an open round that was due stays due."""
         digest = state.digest ^ departure_digest(rank)
-        fresh = EpochState(state.departed + 1, digest, 0, (), self.begin(view), (), state.due)
+        fresh = self.begin(view)
+        anew = EpochState(state.departed + 1, digest, 0, (), fresh, fresh, (), state.due)
         for news in state.pending:
-            fresh = self.hear(news, view, fresh)
-        return fresh
+            anew = self.hear(news, view, anew)
+        return anew
 
     def hear(self, news: Established, view: View, state: EpochState) -> EpochState:
         """Enter the edge in its slot, close the open round if the slot is new; keep early news, ignore old."""
         if (news.departed, news.digest) != (state.departed, state.digest):
             return state._replace(pending=(*state.pending, news)) if news.departed > state.departed else state
-        if news.epoch < state.epoch:
+        edge = (news.i, news.j)
+        if news.epoch < state.epoch or self.count(state.fresh, edge) is None:
             return state
         if news.epoch > state.epoch:
-            state = state._replace(epoch=news.epoch, slots=(), used=self.begin(view))
-        return self._enter(news.slot, (news.i, news.j), view, state)
+            state = state._replace(epoch=news.epoch, slots=(), used=state.fresh)
+        return self._enter(news.slot, edge, view, state)
 
     def _enter(self, slot: int, edge: Edge, view: View, state: EpochState) -> EpochState:
         slots, used = state.slots, state.used
@@ -125,13 +132,13 @@ class EpochRule(ABC):
             if winner is not None and winner <= edge:
                 return state
             slots = (*slots[:slot], edge, *slots[slot + 1 :])
-            used = self._reckon(slots, view)
+            used = self._reckon(slots, state)
         if self.complete(used):
-            return state._replace(epoch=state.epoch + 1, slots=(), used=self.begin(view))
+            return state._replace(epoch=state.epoch + 1, slots=(), used=state.fresh)
         return state._replace(slots=slots, used=used)
 
-    def _reckon(self, slots: tuple[Edge | None, ...], view: View) -> Any:
-        used = self.begin(view)
+    def _reckon(self, slots: tuple[Edge | None, ...], state: EpochState) -> Any:
+        used: Any = state.fresh
         for edge in slots:
             counted = None if edge is None else self.count(used, edge)
             used = used if counted is None else counted

@@ -22,9 +22,9 @@ class GapState(NamedTuple):
 class Gap:
     """Close after ``quorum`` exchanges, unless a backbone edge has gone unused for ``window`` of my rounds: then wait for it.
 
-    So every edge of a spanning tree is used at least once in ``window`` + 1 rounds of either end: staleness per edge is bounded and
-    the graph is jointly connected in every such window, without a message to anybody but neighbours. This rule is ours, not a
-    paper's.
+    So every edge of a spanning tree is used at least once in ``window`` + 1 rounds of either end: staleness per edge is bounded
+    and the graph is jointly connected in every such window, without a message to anybody but neighbours. This rule is ours, not
+    a paper's.
 
     Parameters
     ----------

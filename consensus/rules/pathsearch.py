@@ -19,12 +19,13 @@ class Pathsearch(EpochRule):
     announcements cross) make the epoch's graph connected, and the next epoch begins. (Counting an edge when one of its ends is
     still unvisited is not enough: two disjoint pairs could cover all workers.)
 
-    Progress is a tuple: for each rank the least rank of its component so far, -1 for ranks outside my component of the living graph.
+    Progress is a tuple: for each rank the least rank of its component so far, -1 for ranks outside my component of the living
+    graph.
 
     References
     ----------
-    Xiong, Yan, Wang, Li, "Straggler-Resilient Decentralized Learning via Adaptive Asynchronous Updates", arXiv 2306.06559, for the
-    idea as its abstract describes it; union-find on announcements is our completion.
+    Xiong, Yan, Wang, Li, "Straggler-Resilient Decentralized Learning via Adaptive Asynchronous Updates", arXiv 2306.06559, for
+    the idea as its abstract describes it; union-find on announcements is our completion.
     """
 
     name: ClassVar[str] = "pathsearch"

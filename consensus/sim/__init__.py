@@ -1,0 +1,1 @@
+"""Engines without a cluster: exploration of interleavings, and the whole-network reference."""

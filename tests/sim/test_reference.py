@@ -45,10 +45,7 @@ def test_the_orders_are_one_sequence_shifted_by_half_a_round() -> None:
 
 def records(partners: dict[int, list[int]], rounds: int) -> list[list[RoundRecord]]:
     return [
-        [
-            RoundRecord(k, 0.0, 0.0, tuple((peer, k, np.nan, 0.0) for peer in peers), (), "")
-            for k in range(1, rounds + 1)
-        ]
+        [RoundRecord(k, 0.0, 0.0, tuple((peer, k, np.nan, 0.0) for peer in peers), (), "") for k in range(1, rounds + 1)]
         for _, peers in sorted(partners.items())
     ]
 
