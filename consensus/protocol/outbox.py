@@ -13,7 +13,8 @@ closes while its Ready is held, both are dropped: the peer never knew. Everythin
 - ``Established``, ``Stop`` and ``Leave``: others wait for them, and each is sent few times (a rule's epoch cannot go on without
   the silent peer, and the others are said once).
 
-So a silent peer stores at most ``limit`` messages, one Closed with the Progress held before it, and those few; this rank holds two.
+So a silent peer stores at most ``limit`` messages, one Closed with the Progress held before it, and those few; this rank holds
+two.
 
 *Why holding cannot deadlock.* A Ready is held only by a rank that is open, hence handling what arrives. Let a peer wait for it:
 the peer is open and lacks the exchange with this rank. It sent its own Ready when it opened, a sign of life at which the held one

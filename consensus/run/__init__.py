@@ -1,0 +1,1 @@
+"""Experiments from run files: train, evaluate, summarise."""

@@ -118,7 +118,7 @@ def _check(matrix: Weights) -> None:
             "expected symmetric weights, got P_ij != P_ji; the spectral gap of one-sided weights says nothing about the mean"
         )
     if abs(matrix.sum(axis=1) - 1).max() > 1e-9:
-        raise TopologyError("expected rows of weights that sum to 1; build them with consensus.topology.weights.metropolis(graph)")
+        raise TopologyError("expected rows that sum to 1; build weights with consensus.topology.weights.metropolis(graph)")
 
 
 def _largest_modulus_without_mean(matrix: Weights) -> float:

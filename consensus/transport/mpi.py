@@ -49,7 +49,7 @@ REAP = 64
 """How many requests of sends pile up before the completed ones are dropped; a look at each send would cost more than the send."""
 
 ROOMY = Idle(patience=1e-3, longest=1e-4)
-CROWDED = Idle(patience=2e-4, longest=1e-4)
+CROWDED = Idle(patience=5e-5, longest=5e-4)
 # Measured with 8 ranks of a ring on 2 loaded cores, 270 k parameters, each rank waiting for all its neighbours. After steps that
 # sleep for 10 to 30 ms, a round took 29.5 ms and 2.8 ms of processor time with a blocking Waitsome, 29.4 and 2.7 with spinning,
 # 28.9 and 2.7 with yielding, 30.3 and 2.0 with sleeps of 0.1 ms after 0.05 ms, 31.2 and 2.2 after 1 ms. After steps that compute

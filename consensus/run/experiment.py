@@ -1,0 +1,191 @@
+"""A whole experiment: from a configuration to a folder of results."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from consensus.config import RunConfig
+from consensus.config.schema import ALLREDUCE
+from consensus.handle import Handle
+from consensus.optim import attach
+from consensus.run.curves import draw_curves
+from consensus.run.ending import EndByMessage, EndByVote, Ending
+from consensus.run.evaluation import Evaluated, Evaluator
+from consensus.run.folder import SNAPSHOTS, agree_on_folder
+from consensus.run.loop import Loop
+from consensus.run.marks import kept
+from consensus.run.prepare import Task, prepare
+from consensus.run.results import to_metrics, write_metrics, write_summary
+from consensus.run.signals import Interruption
+from consensus.run.snapshots import Recorder, SnapshotFolder
+from consensus.run.status import Report
+from consensus.run.stops import Tally
+from consensus.run.summary import RankResult, rank_result, summarise
+from consensus.run.watch import TargetWatch
+from consensus.trace import TraceWriter
+from consensus.transport.base import Transport
+from consensus.transport.idle import cpus
+from consensus.transport.straggler import StragglerTransport
+
+
+def run(config: RunConfig, transport: Transport, *, report: Report | None = None) -> Path:
+    """Train as ``config`` says, evaluate, and write the results. Collective.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The same at all ranks.
+    transport : Transport
+        Not connected.
+    report : callable, optional
+        Called on rank 0 with a :class:`~consensus.run.status.Status`, about five times a second.
+
+    Returns
+    -------
+    Path
+        The folder of results, see docs/results.md.
+
+    Raises
+    ------
+    ConfigError
+        If the run cannot be started as it is written.
+    NonFiniteLoss
+        If a loss becomes NaN or infinite and ``run.on_nan`` is "stop".
+    """
+    config.check(transport.size)
+    site = _Site(config, transport, report if transport.rank == 0 else None)
+    try:
+        with Interruption() as site.interruption, _threads(transport):
+            task = prepare(config, transport.rank, transport.size)
+            started = datetime.now().astimezone()
+            site.folder = agree_on_folder(config, transport, started)
+            trained = _train(site, task)
+            _evaluate(site, trained, started)
+            return site.folder
+    except BaseException as error:
+        error.add_note(site.where)
+        raise
+
+
+class _Site:
+    """Where a run takes place: what all its parts share."""
+
+    def __init__(self, config: RunConfig, transport: Transport, report: Report | None) -> None:
+        self.config, self.transport, self.report = config, transport, report
+        self.interruption = Interruption()
+        self.folder = Path()
+        self.handle: Handle | None = None
+
+    @property
+    def snapshots(self) -> SnapshotFolder:
+        return SnapshotFolder(self.folder / SNAPSHOTS, self.transport.size)
+
+    @property
+    def where(self) -> str:
+        """For whoever reads a traceback among those of many ranks."""
+        round_ = f", round {self.handle.statistics.rounds + 1}" if self.handle is not None else ""
+        return f"on rank {self.transport.rank}{round_}"
+
+
+class _Trained(NamedTuple):
+    """What training came to on this rank."""
+
+    result: RankResult
+    evaluator: Evaluator
+    evaluated: list[Evaluated]
+
+
+def _train(site: _Site, task: Task) -> _Trained:
+    config, rank = site.config, site.transport.rank
+    with ExitStack() as stack:
+        ending = _ending(site)
+        watch = stack.enter_context(TargetWatch(site.folder)) if rank == 0 and config.run.stop.target is not None else None
+        ending.watch = watch
+        # A second model costs memory; during training it is there only where snapshots need buffers that are not exchanged.
+        evaluator = Evaluator(config, task.dataset) if config.exchange.buffers == "local" else None
+        handle = site.handle = stack.enter_context(_attach(site, task, ending))
+        loop = Loop(config, task, handle, ending, site.report)
+        if config.run.trace:
+            path = site.folder / f"trace-{rank}.jsonl"
+            loop.trace(stack.enter_context(TraceWriter(path, rank, loop.origin, time.time())))
+        take = handle.flat.snapshot if evaluator is None else lambda: evaluator.copy_of(task.model)
+        marks = config.evaluation
+        recorder = Recorder(site.snapshots, rank, marks.every, marks.marks, take, loop.counts)
+        loop.keep(recorder)
+        seconds = loop.run()
+        recorder.end(seconds)
+        handle.close()
+        result = rank_result(handle, ending.tally.own, ending.reason, seconds)
+        return _Trained(result, evaluator or Evaluator(config, task.dataset), watch.finish() if watch is not None else [])
+
+
+def _attach(site: _Site, task: Task, ending: Ending) -> Handle:
+    config, transport = site.config, site.transport
+    seed, exchange = config.run.seed, config.exchange
+    stragglers = config.stragglers.build()
+    handle = attach(
+        task.model,
+        task.optimizer,
+        topology=config.topology.build(transport.size, seed),
+        rule=ALLREDUCE if config.rule.is_allreduce else config.rule.build(),
+        every=exchange.every,
+        order=exchange.order,
+        weights=exchange.weights,
+        buffers=exchange.buffers,
+        transport=transport if stragglers is None else StragglerTransport(transport, stragglers.stream(transport.rank, seed)),
+        stall_warning=config.run.stall_warning,
+        on_message=ending.hear,
+    )
+    ending.bind(handle)
+    return handle
+
+
+def _ending(site: _Site) -> Ending:
+    config, size = site.config, site.transport.size
+    if config.rule.is_allreduce:
+        # In step, so that ranks know each other's counts without a word.
+        return EndByVote(config, Tally(size, None, config.data.batch), site.interruption)
+    return EndByMessage(config, Tally(size, config.run.stop.samples, config.data.batch), site.interruption)
+
+
+def _evaluate(site: _Site, trained: _Trained, started: datetime) -> None:
+    """Share the marks out over the ranks, evaluate them, and let rank 0 write what came of it."""
+    config, transport = site.config, site.transport
+    rank, size, every = transport.rank, transport.size, config.evaluation.every
+    ranks = transport.gather(trained.result)
+    known = {evaluated.mark: evaluated for evaluated in transport.gather(trained.evaluated)[0]}
+    end = max(result.ended_at for result in ranks)
+    marks = kept(int(end / every), config.evaluation.marks)
+    missing = [None, *(mark for mark in marks if mark not in known)]
+    shares = transport.gather([trained.evaluator.mark(site.snapshots, mark) for mark in missing[rank::size]])
+    if rank == 0:
+        known |= {evaluated.mark: evaluated for share in shares for evaluated in share}
+        timed = [(end if mark is None else mark * every, evaluated) for mark, evaluated in known.items()]
+        metrics = to_metrics(sorted(timed, key=lambda item: (item[0], item[1].mark is None)))
+        write_metrics(site.folder, metrics)
+        draw_curves({config.rule.name: metrics}, site.folder / "curves.png")
+        shutil.rmtree(site.folder / SNAPSHOTS)
+        write_summary(site.folder, summarise(config, started, ranks, metrics))
+    transport.gather(None)  # no rank says that the results are there before they are
+
+
+@contextmanager
+def _threads(transport: Transport) -> Iterator[None]:
+    """Give torch this rank's share of the host's processors; threads that outnumber them only wait for each other."""
+    node = platform.node()
+    here = [processors for host, processors in transport.gather((node, cpus())) if host == node]
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, max(1, len(frozenset().union(*here)) // len(here))))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,70 @@
+"""The folder of a run: made by rank 0, known to all."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from datetime import datetime
+from pathlib import Path
+
+from consensus import config as run_files
+from consensus.config import RunConfig
+from consensus.errors import ConfigError
+from consensus.transport.base import Transport
+
+SNAPSHOTS = "snapshots"
+"""The folder in it that is there only during the run."""
+
+
+def agree_on_folder(config: RunConfig, transport: Transport, started: datetime) -> Path:
+    """Make ``NAME-YYYYmmdd-HHMMSS`` in ``run.out``, with the resolved configuration in it. Collective.
+
+    Raises
+    ------
+    ConfigError
+        On all ranks, if it cannot be made, or a rank does not see it.
+    """
+    made: str | ConfigError | None = None
+    if transport.rank == 0:
+        try:
+            made = str(_make(config, transport.size, started))
+        except OSError as error:
+            made = ConfigError(
+                f"run.out = {config.run.out!r}: no folder for the results can be made there ({error.strerror or error}); "
+                "give one that you may write to: --set run.out=FOLDER"
+            )
+    made = transport.gather(made)[0]
+    if not isinstance(made, str):
+        raise made if made is not None else ConfigError("rank 0 made no folder for the results")
+    folder = Path(made)
+    blind = [rank for rank, sees in enumerate(transport.gather((folder / SNAPSHOTS).is_dir())) if not sees]
+    if blind:
+        raise ConfigError(
+            f"run.out = {config.run.out!r}: ranks {', '.join(map(str, blind))} do not see the folder that rank 0 made; "
+            "give one on a file system that all hosts share: --set run.out=FOLDER"
+        )
+    return folder
+
+
+def _make(config: RunConfig, size: int, started: datetime) -> Path:
+    root = Path(config.run.out)
+    root.mkdir(parents=True, exist_ok=True)
+    name = f"{config.run.name}-{started:%Y%m%d-%H%M%S}"
+    for number in itertools.count(1):
+        folder = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        break
+    (folder / SNAPSHOTS).mkdir()
+    resolved = config.model_copy(update={"run": config.run.model_copy(update={"ranks": size})})
+    write_atomically(folder / "config.toml", run_files.dumps(resolved))
+    return folder
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is never seen half written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

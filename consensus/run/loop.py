@@ -1,0 +1,133 @@
+"""The training loop of one rank. It looks like anybody's: what is decentralised hangs on the optimizer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from consensus.config import RunConfig
+from consensus.driver import RoundTimes
+from consensus.errors import NonFiniteLoss
+from consensus.handle import Handle
+from consensus.protocol.neighbour import RoundRecord
+from consensus.run.ending import Ending
+from consensus.run.prepare import Task
+from consensus.run.snapshots import Counts, Recorder
+from consensus.run.status import Report, Status
+from consensus.trace import TraceWriter
+from consensus.types import Seconds
+
+REPORT_EVERY: Seconds = 0.2
+
+
+class Loop:
+    """One rank's training, from the common start of the clock to its own end.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    task
+        What is trained.
+    handle
+        Of the attached optimizer.
+    ending
+        Says when to stop.
+    report
+        Where the status goes, on the rank that reports.
+
+    Attributes
+    ----------
+    origin : float
+        When the run's clock was 0, on the transport's.
+    """
+
+    def __init__(self, config: RunConfig, task: Task, handle: Handle, ending: Ending, report: Report | None) -> None:
+        self._task, self._handle, self._ending, self._report = task, handle, ending, report
+        self._wanted = config.run.stop.samples
+        self._strict = config.run.on_nan == "stop"
+        self._clip = config.optimizer.clip_norm
+        self._now = handle.transport.now
+        self.origin = self._now()
+        self._report_at = 0.0
+        self._batch = 0
+        # After the handle's own hook: under all-reduce the averaged gradient is clipped, not each rank's; and a snapshot that is
+        # taken before the step does not count the step's samples, one that is taken before the average does.
+        task.optimizer.register_step_pre_hook(self._before_step)
+
+    @property
+    def seconds(self) -> Seconds:
+        """The run's clock."""
+        return self._now() - self.origin
+
+    def counts(self) -> Counts:
+        """What this rank has done."""
+        statistics = self._handle.statistics
+        return Counts(self._ending.tally.own, statistics.rounds, statistics.backups)
+
+    def keep(self, recorder: Recorder) -> None:
+        """Let ``recorder`` look at the clock whenever the model is about to change."""
+        now, origin = self._now, self.origin
+        self._handle.before_change = lambda: recorder.look(now() - origin)
+
+    def trace(self, writer: TraceWriter) -> None:
+        """Write every round to ``writer``."""
+        now = self._now
+
+        def on_round(record: RoundRecord | None, times: RoundTimes) -> None:
+            writer.write(record, times, now())
+
+        self._handle.on_round = on_round
+
+    def run(self) -> Seconds:
+        """Train.
+
+        Returns
+        -------
+        float
+            When this rank stopped, on the run's clock.
+
+        Raises
+        ------
+        NonFiniteLoss
+            If the loss of a batch is NaN or infinite and ``run.on_nan`` is "stop".
+        """
+        task, handle, ending = self._task, self._handle, self._ending
+        model, optimizer, scheduler, split, sampler = task.model, task.optimizer, task.scheduler, task.dataset.train, task.sampler
+        model.train()
+        while True:
+            batch = next(sampler)
+            inputs, labels = split.batch(batch)
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(model(inputs), labels)
+            value = loss.item()
+            if self._strict and not math.isfinite(value):
+                raise NonFiniteLoss(
+                    f"the loss of rank {handle.rank} is {value} in round {handle.statistics.rounds + 1}; lower optimizer.lr or "
+                    'set optimizer.clip_norm (run.on_nan = "ignore" goes on regardless)'
+                )
+            loss.backward()
+            self._batch = len(batch)
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+            seconds = self.seconds
+            over = ending.look(seconds, handle.statistics.rounds)
+            if self._report is not None and (over or seconds >= self._report_at):
+                self._report_at = seconds + REPORT_EVERY
+                self._report(self._status(seconds, value, over))
+            if over:
+                return seconds
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if self._clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._task.model.parameters(), self._clip)
+        self._ending.tally.add(self._batch)
+
+    def _status(self, seconds: Seconds, loss: float, over: bool) -> Status:
+        statistics = self._handle.statistics
+        samples = self._ending.tally.total
+        return Status(seconds, samples, self._wanted, statistics.rounds, loss, statistics.mean_backups, over)

@@ -1,0 +1,181 @@
+"""Models as of common marks of the clock: every rank keeps its own in a file, and waits for nobody to do so."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from consensus.errors import ProtocolError
+from consensus.run.marks import kept, spacing
+from consensus.transport.base import Bytes
+from consensus.types import Rank, Seconds
+
+_HEADER = struct.Struct("<8s3q")
+_HEADER_BYTES = 64  # a cache line, so that the numbers behind it are aligned
+_MAGIC = b"CSNAP001"
+
+
+class Counts(NamedTuple):
+    """What a rank had done when a snapshot was taken."""
+
+    samples: int
+    rounds: int
+    backups: int
+
+
+class Snapshot(NamedTuple):
+    """A rank's model at a mark, as bytes."""
+
+    counts: Counts
+    model: Bytes
+
+
+class SnapshotFolder:
+    """The files ``MARK-RANK`` and ``final-RANK``; a file that can be seen is complete.
+
+    A rank that has ended keeps its last model, so ``final-RANK`` stands for all later marks.
+
+    Parameters
+    ----------
+    path
+        An existing folder, common to all ranks.
+    size
+        Number of ranks.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self.size = size
+
+    def write(self, mark: int | None, rank: Rank, counts: Counts, parts: Iterable[Bytes]) -> None:
+        """Keep a model for ``mark``, or as the last one if that is None."""
+        path = self._file(mark, rank)
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            file.write(_HEADER.pack(_MAGIC, *counts).ljust(_HEADER_BYTES, b"\0"))
+            for part in parts:
+                file.write(part.data)
+        temporary.replace(path)
+
+    def link(self, mark: int, rank: Rank, other: int) -> None:
+        """Let the model of ``mark`` stand for that of ``other`` too."""
+        source, path = self._file(mark, rank), self._file(other, rank)
+        try:
+            os.link(source, path)
+        except OSError:  # a file system without hard links
+            temporary = path.with_suffix(".tmp")
+            shutil.copyfile(source, temporary)
+            temporary.replace(path)
+
+    def drop(self, mark: int, rank: Rank) -> None:
+        """Forget the model of ``mark``."""
+        self._file(mark, rank).unlink(missing_ok=True)
+
+    def marks(self, rank: Rank) -> list[int]:
+        """The marks that have a file of ``rank``'s, ascending."""
+        names = (path.name.split("-") for path in self.path.glob(f"*-{rank:05d}"))
+        return sorted(int(name[0]) for name in names if name[0].isdigit())
+
+    def complete(self, mark: int) -> bool:
+        """Whether the models of all ranks at ``mark`` are there."""
+        return all(self._find(mark, rank) is not None for rank in range(self.size))
+
+    def read(self, mark: int | None) -> list[Snapshot]:
+        """All ranks' models at ``mark`` (None: their last ones), by rank; the bytes are mapped, not loaded.
+
+        Raises
+        ------
+        FileNotFoundError
+            If one is not there, or was dropped in the meantime.
+        """
+        return [self._load(mark, rank) for rank in range(self.size)]
+
+    def _file(self, mark: int | None, rank: Rank) -> Path:
+        return self.path / f"{'final' if mark is None else f'{mark:08d}'}-{rank:05d}"
+
+    def _find(self, mark: int | None, rank: Rank) -> Path | None:
+        # The last model is looked for first: if it was there and the mark's own file was not, there will never be one.
+        final, own = self._file(None, rank), self._file(mark, rank)
+        ended = final.exists()
+        return own if own.exists() else final if ended else None
+
+    def _load(self, mark: int | None, rank: Rank) -> Snapshot:
+        path = self._find(mark, rank)
+        if path is None:
+            raise FileNotFoundError(f"no snapshot of rank {rank} at mark {mark} in {self.path}")
+        with path.open("rb") as file:
+            magic, *counts = _HEADER.unpack(file.read(_HEADER.size))
+            if magic != _MAGIC:
+                raise ProtocolError(f"{path} is no snapshot of this version: it begins with {magic!r}")
+            # Copy on write: torch takes no read-only arrays.
+            model = np.memmap(file, np.uint8, mode="c", offset=_HEADER_BYTES)
+        return Snapshot(Counts(*counts), np.asarray(model))
+
+
+class Recorder:
+    """One rank's snapshots: looks at the clock before the model changes.
+
+    A rank that computed or waited past several marks kept one model over all of them: one file, linked.
+
+    Parameters
+    ----------
+    folder
+        Where to.
+    rank
+        Whose.
+    every
+        Seconds between marks; mark m is at ``m * every``.
+    limit
+        Most marks to keep; when there are more, their distance doubles.
+    take
+        Copies the model: one array of bytes a region.
+    counts
+        Says what the rank has done.
+    """
+
+    def __init__(
+        self,
+        folder: SnapshotFolder,
+        rank: Rank,
+        every: Seconds,
+        limit: int,
+        take: Callable[[], Sequence[Bytes]],
+        counts: Callable[[], Counts],
+    ) -> None:
+        self._folder, self._rank = folder, rank
+        self._every, self._limit = every, limit
+        self._take, self._counts = take, counts
+        self._latest = 0
+        self._marks: list[int] = []
+        self._next_at = every
+
+    def look(self, seconds: Seconds) -> None:
+        """Keep the present model for all marks that have passed; call it before the model changes."""
+        if seconds < self._next_at:
+            return
+        latest = int(seconds / self._every)
+        distance = spacing(latest, self._limit)
+        for mark in self._marks:
+            if mark % distance:
+                self._folder.drop(mark, self._rank)
+        self._marks = [mark for mark in self._marks if mark % distance == 0]
+        fresh = [mark for mark in kept(latest, self._limit) if mark > self._latest]
+        if fresh:
+            self._folder.write(fresh[0], self._rank, self._counts(), self._take())
+            for mark in itertools.islice(fresh, 1, None):
+                self._folder.link(fresh[0], self._rank, mark)
+        self._marks += fresh
+        self._latest = latest
+        self._next_at = (latest + 1) * self._every
+
+    def end(self, seconds: Seconds) -> None:
+        """Keep the last model, for itself and for all later marks."""
+        self.look(seconds)
+        self._folder.write(None, self._rank, self._counts(), self._take())

@@ -1,0 +1,107 @@
+"""``summary.json``: a run in one table."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import torch
+
+from consensus import __version__
+from consensus.config import RunConfig
+from consensus.config.section import OpenSection
+from consensus.handle import Handle
+from consensus.run.results import Metrics, seconds_to
+from consensus.run.stops import Ended, agree
+from consensus.types import Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class RankResult:
+    """What one rank reports when it has trained; docs/results.md describes the keys."""
+
+    samples: int
+    rounds: int
+    compute_seconds: Seconds
+    wait_seconds: Seconds
+    mix_seconds: Seconds
+    exchanges: int
+    mean_backups: float
+    bytes_sent: int
+    peak_rss_bytes: int
+    ended: Ended | None
+    ended_at: Seconds
+
+
+def rank_result(handle: Handle, samples: int, ended: Ended | None, ended_at: Seconds) -> RankResult:
+    """The result of this rank, whose training has just ended."""
+    s = handle.statistics
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return RankResult(
+        samples,
+        s.rounds,
+        round(s.compute_seconds, 6),
+        round(s.wait_seconds, 6),
+        round(s.mix_seconds, 6),
+        s.exchanges,
+        s.mean_backups,
+        handle.transport.bytes_sent,
+        peak,
+        ended,
+        ended_at,
+    )
+
+
+def summarise(config: RunConfig, started: datetime, ranks: Sequence[RankResult], metrics: Sequence[Metrics]) -> dict[str, Any]:
+    """Put together ``summary.json``.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    started
+        When its clock was 0.
+    ranks
+        By rank.
+    metrics
+        In order of time, the last line at the end of the run.
+    """
+    ended = agree([(result.ended, result.ended_at) for result in ranks])
+    last = metrics[-1]
+    return {
+        "name": config.run.name,
+        "rule": _named(config.rule),
+        "topology": _named(config.topology),
+        "ranks": len(ranks),
+        "seed": config.run.seed,
+        "started": started.isoformat(timespec="seconds"),
+        "ended": ended.word,
+        "wall_seconds": round(max(result.ended_at for result in ranks), 6),
+        "samples": sum(result.samples for result in ranks),
+        "rounds": [result.rounds for result in ranks],
+        "targets": seconds_to(metrics),
+        "final": {"accuracy": last.accuracy, "loss": last.loss},
+        "consensus_distance": last.consensus_distance,
+        "per_rank": [_of_rank(result) for result in ranks],
+        "versions": _versions(),
+    }
+
+
+def _named(section: OpenSection) -> dict[str, Any]:
+    return section.model_dump(by_alias=True, exclude_none=True)
+
+
+def _of_rank(result: RankResult) -> dict[str, Any]:
+    ended = result.ended.word if result.ended else None
+    return {**asdict(result), "ended": ended, "ended_at": round(result.ended_at, 6)}
+
+
+def _versions() -> dict[str, str | None]:
+    # Only a rank under MPI has it loaded, and nothing here is a reason to load it.
+    mpi = sys.modules.get("mpi4py.MPI")
+    library = mpi.Get_library_version().strip("\0").split("\n")[0].strip() if mpi else None
+    return {"consensus": __version__, "torch": torch.__version__, "mpi": library}
