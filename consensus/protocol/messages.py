@@ -52,7 +52,10 @@ class Engage(NamedTuple):
 
 @tagged
 class Closed(NamedTuple):
-    """To every neighbour when a round closes; withdraws its Ready and every unanswered Engage. Carries its exchange count."""
+    """When a round closes, to every neighbour it has not exchanged with: withdraws its Ready and every unanswered Engage.
+
+    Under active weights to the others as well, because it carries the number of exchanges.
+    """
 
     round: Round
     exchanges: int

@@ -56,7 +56,7 @@ def test_a_whole_round() -> None:
     assert feed(e, *says(1, Ready(1)), now=2.0) == [SendControl(1, Engage(1, 1))]
     assert feed(e, *says(1, Engage(1, 1)), now=3.0) == [SwapModel(1, 1, 1, 0.5)]
     assert feed(e, ModelArrived(1), now=4.0) == []
-    assert feed(e, ModelSent(1), now=5.0) == [SendControl(1, Closed(1, 1)), Mix(((1, 0.5),)), StartStep(1)]
+    assert feed(e, ModelSent(1), now=5.0) == [Mix(((1, 0.5),)), StartStep(1)]
     assert e.last == (1, 1.0, 5.0, ((1, 1, 0.5, 5.0),), (), "all living neighbours have exchanged")
 
 
@@ -64,7 +64,7 @@ def test_a_model_may_have_been_sent_before_it_arrives() -> None:
     e = engine()
     feed(e, StepDone(), *says(1, Ready(1), Engage(1, 1)))
     assert feed(e, ModelSent(1)) == []
-    assert feed(e, ModelArrived(1)) == [SendControl(1, Closed(1, 1)), Mix(((1, 0.5),)), StartStep(1)]
+    assert feed(e, ModelArrived(1)) == [Mix(((1, 0.5),)), StartStep(1)]
 
 
 def test_ready_while_computing_is_answered_when_the_round_opens() -> None:
@@ -126,7 +126,7 @@ def test_closed_may_overtake_the_end_of_the_model() -> None:
     # The peer has all of my model, and of its own only the sending is complete: it closes, computes, and opens again.
     assert feed(e, *says(1, Closed(1, 1), Ready(2))) == []
     assert e.edges[1].state is EdgeState.MOVING
-    assert feed(e, ModelSent(1), ModelArrived(1)) == [SendControl(1, Closed(1, 1)), Mix(((1, 0.5),)), StartStep(1)]
+    assert feed(e, ModelSent(1), ModelArrived(1)) == [Mix(((1, 0.5),)), StartStep(1)]
     assert feed(e, StepDone()) == [SendControl(1, Ready(2)), SendControl(1, Engage(2, 2))]
 
 
@@ -162,7 +162,7 @@ def test_a_round_does_not_close_while_an_edge_is_offered_or_moves() -> None:
     assert close(e) == []
     assert feed(e, *says(1, Engage(1, 1))) == [SwapModel(1, 1, 1, 0.5)]
     assert feed(e, ModelArrived(1)) == []
-    assert feed(e, ModelSent(1)) == [SendControl(1, Closed(1, 1)), Mix(((1, 0.5),)), StartStep(1)]
+    assert feed(e, ModelSent(1)) == [Mix(((1, 0.5),)), StartStep(1)]
 
 
 def test_a_round_that_waits_to_close_does_so_when_the_offer_is_void() -> None:
@@ -252,7 +252,7 @@ def test_leaving_waits_for_a_model_that_moves() -> None:
     e = engine(rule=AnyTime())
     feed(e, StepDone(), *says(1, Ready(1), Engage(1, 1)))
     assert feed(e, LeaveWanted(), ModelArrived(1)) == []
-    assert feed(e, ModelSent(1)) == [SendControl(1, Closed(1, 1)), Mix(((1, 0.5),)), StartStep(1), Broadcast(Leave(0))]
+    assert feed(e, ModelSent(1)) == [Mix(((1, 0.5),)), StartStep(1), Broadcast(Leave(0))]
 
 
 def test_leave_of_a_peer_while_its_model_moves() -> None:
@@ -277,7 +277,7 @@ def test_the_next_round_begins_afresh_with_a_peer_that_left_after_its_exchange()
 def test_the_rule_looks_again_after_a_departure() -> None:
     e = engine(graph=star(3))
     feed(e, StepDone(), *says(1, Ready(1)), *exchanged(1, 1, 1))
-    assert feed(e, *says(2, Leave(2))) == [SendControl(1, Closed(1, 1)), Mix(((1, 1 / 3),)), StartStep(1)]
+    assert feed(e, *says(2, Leave(2))) == [Mix(((1, 1 / 3),)), StartStep(1)]
 
 
 def test_a_rank_without_neighbours_left_goes_on() -> None:
@@ -295,8 +295,7 @@ def test_a_death_while_the_model_moves() -> None:
     feed(e, StepDone(), *says(0, Ready(1), Engage(1, 1)))
     assert feed(e, PeerLost(0)) == [Broadcast(Leave(0)), DropModel(0)]
     assert e.edges[0].state is EdgeState.IDLE
-    assert feed(e, *says(2, Ready(1)), *exchanged(2, 1, 1))[-3:] == [
-        SendControl(2, Closed(1, 1)),
+    assert feed(e, *says(2, Ready(1)), *exchanged(2, 1, 1))[-2:] == [
         Mix(((2, 1 / 3),)),
         StartStep(1),
     ]
