@@ -160,7 +160,11 @@ def read(path: str | PathLike[str]) -> Trace:
         raise ConfigError(
             f"{path}: line {len(lines) + 2} is cut off: the rank was killed while it wrote; delete that line to read the rest"
         )
-    return Trace(header["rank"], header["clock"]["started"], [_round(line, path, number) for number, line in enumerate(lines, 2)])
+    try:
+        rank, started = header["rank"], header["clock"]["started"]
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: line 1 is damaged: it does not tell the rank and its clock ({error})") from error
+    return Trace(rank, started, [_round(line, path, number) for number, line in enumerate(lines, 2)])
 
 
 def _parse(line: str, path: object, number: int) -> dict[str, Any]:

@@ -329,8 +329,8 @@ class NeighbourEngine:
         view = self.view
         closed = Closed(view.round, len(view.done))
         for peer, edge in self.edges.items():
-            # Where the round has exchanged, its Ready is used up at both ends and no Engage is open: there is nothing to withdraw,
-            # and only active weights want to know the number of exchanges.
+            # Where the round has exchanged, its Ready is used up at both ends and no Engage is open: there is nothing to
+            # withdraw, and only active weights want to know the number of exchanges.
             if not edge.gone and (self._active or edge.state is not _DONE):
                 self._out.append(SendControl(peer, closed))
         view.is_open = False

@@ -104,16 +104,21 @@ class SnapshotFolder:
         # The last model is looked for first: if it was there and the mark's own file was not, there will never be one.
         final, own = self._file(None, rank), self._file(mark, rank)
         ended = final.exists()
-        return own if own.exists() else final if ended else None
+        if own.exists():
+            return own
+        # Nor does it stand for an earlier mark, which a rank that is ahead has dropped and one that is behind still keeps.
+        later = mark is None or all(kept_mark < mark for kept_mark in self.marks(rank))
+        return final if ended and later else None
 
     def _load(self, mark: int | None, rank: Rank) -> Snapshot:
         path = self._find(mark, rank)
         if path is None:
             raise FileNotFoundError(f"no snapshot of rank {rank} at mark {mark} in {self.path}")
         with path.open("rb") as file:
-            magic, *counts = _HEADER.unpack(file.read(_HEADER.size))
-            if magic != _MAGIC:
-                raise ProtocolError(f"{path} is no snapshot of this version: it begins with {magic!r}")
+            header = file.read(_HEADER_BYTES)
+            if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+                raise ProtocolError(f"{path} is no snapshot of this version: it begins with {header[: len(_MAGIC)]!r}")
+            _, *counts = _HEADER.unpack_from(header)
             # Copy on write: torch takes no read-only arrays.
             model = np.memmap(file, np.uint8, mode="c", offset=_HEADER_BYTES)
         return Snapshot(Counts(*counts), np.asarray(model))

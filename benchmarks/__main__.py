@@ -1,0 +1,139 @@
+"""``python -m benchmarks [overhead] [cpu] [stragglers] [memory] [--quick]``: measure, print tables, keep the figures."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cpu, machine, memory, overhead, storage, stragglers
+from benchmarks.jobs import ROOT, say
+from benchmarks.markdown import replaced
+from consensus.errors import ConsensusError
+
+KEPT = ROOT / "benchmarks"
+"""Where results of full runs go, and the document that shows them."""
+
+TRIED = ROOT / "build" / "benchmarks"
+"""Where results of quick runs go: too rough to be shown."""
+
+
+class Skipped(Exception):
+    """What a benchmark needs is not here."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    quick: bool
+    data_dir: Path | None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """How to measure, how to show it in Markdown, and how to draw it into a folder."""
+
+    measure: Callable[[Request], dict[str, Any]]
+    report: Callable[[dict[str, Any]], str]
+    draw: Callable[[dict[str, Any], Path], list[Path]] = lambda result, folder: []
+
+
+def _overhead(request: Request) -> dict[str, Any]:
+    return overhead.run(overhead.QUICK if request.quick else overhead.Scale())
+
+
+def _cpu(request: Request) -> dict[str, Any]:
+    return cpu.run(cpu.QUICK if request.quick else cpu.Scale())
+
+
+def _memory(request: Request) -> dict[str, Any]:
+    return memory.run(memory.QUICK if request.quick else memory.Scale())
+
+
+def _stragglers(request: Request) -> dict[str, Any]:
+    return stragglers.run(stragglers.QUICK if request.quick else stragglers.FULL, mnist(request.data_dir))
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "overhead": Benchmark(_overhead, overhead.report),
+    "cpu": Benchmark(_cpu, cpu.report),
+    "stragglers": Benchmark(_stragglers, stragglers.report, stragglers.draw),
+    "memory": Benchmark(_memory, memory.report),
+}
+
+
+def mnist(data_dir: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
+    """The folder with MNIST's files: as given, or as tests find it.
+
+    Raises
+    ------
+    Skipped
+        If they are not there.
+    """
+    given = data_dir or Path(environment.get("CONSENSUS_TEST_DATA") or ROOT.parent / "shared" / "data")
+    folders = [given, given / "mnist", given / "MNIST" / "raw"]
+    found = next((folder for folder in folders if any(folder.glob("train-images*"))), None)
+    if found is None:
+        raise Skipped(f"no MNIST files in {given}; give the folder with the four IDX files: --data-dir FOLDER")
+    return found.resolve()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is asked for; 1 if a benchmark failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure this package on this machine.")
+    parser.add_argument("which", nargs="*", metavar="BENCHMARK", help=f"of {', '.join(BENCHMARKS)}; all of them by default")
+    parser.add_argument("--quick", action="store_true", help="minutes, and rough; results go to build/benchmarks")
+    parser.add_argument("--render", action="store_true", help="measure nothing; write the tables again from old results")
+    parser.add_argument("--data-dir", type=Path, help="where MNIST's files are (default: $CONSENSUS_TEST_DATA, ../shared/data)")
+    given = parser.parse_args(arguments)
+    unknown = [name for name in given.which if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    out = TRIED if given.quick else KEPT
+    command = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if arguments is None else arguments)])
+    failed = False
+    for name in given.which or BENCHMARKS:
+        kept = out / "results" / f"{name}.json"
+        try:
+            if not given.render:
+                _measure(name, Request(given.quick, given.data_dir), command, kept)
+            elif not kept.exists():
+                raise Skipped(f"{kept} is not there; measure first")
+            _show(name, storage.read(kept), out)
+        except Skipped as reason:
+            say(f"{name}: skipped: {reason}")
+        except ConsensusError as error:
+            say(f"{name}: failed: {error}")
+            failed = True
+    return int(failed)
+
+
+def _measure(name: str, request: Request, command: str, kept: Path) -> None:
+    began = time.monotonic()
+    described = machine.describe(command)
+    result = BENCHMARKS[name].measure(request)
+    took = round(time.monotonic() - began)
+    storage.write(kept, {"benchmark": name, "machine": described, "took_seconds": took, **result})
+    say(f"{name}: took {took} s")
+
+
+def _show(name: str, result: dict[str, Any], out: Path) -> None:
+    benchmark = BENCHMARKS[name]
+    pictures = [f"![{path.stem}](figures/{path.name})" for path in benchmark.draw(result, out / "figures")]
+    footer = machine.sentence(result["machine"], result["mpi"])
+    text = "\n\n".join([benchmark.report(result).strip(), *pictures, footer])
+    print(f"\n## {name}\n\n{text}\n", flush=True)
+    document = out / "README.md"
+    if document.exists():
+        document.write_text(replaced(document.read_text(encoding="utf-8"), name, text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
