@@ -9,14 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
-from consensus.protocol.commands import Broadcast, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
+from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
 from consensus.protocol.events import Control, Event, LeaveWanted, StepDone, Tick
 from consensus.protocol.messages import Message, Progress, Stop
 from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord
 from consensus.transport.base import Bytes, Parcel, Transport
 from consensus.types import Rank, Seconds
+
+Recorder: TypeAlias = Callable[[Seconds, Event, list[Command]], None]
+"""Takes down what an engine was told, when, and what it made of it."""
 
 _LOG = logging.getLogger("consensus")
 
@@ -27,8 +30,8 @@ class Mixer(Parcel, Protocol):
     def begin(self) -> None:
         """Make the current model ready to be sent."""
 
-    def expect(self, peer: Rank, weight: float | None) -> None:
-        """A model of ``peer`` is coming and counts for ``weight`` (None: known only at ``mix``)."""
+    def expect(self, peer: Rank, weight: float | None, last: bool) -> None:
+        """A model of ``peer`` is coming, counts for ``weight`` (None: known only at ``mix``), and may be the round's last."""
 
     def forget(self, peer: Rank) -> None:
         """The rest of ``peer``'s model will not come."""
@@ -58,9 +61,17 @@ class _Timed:
     def chunks(self) -> Collection[Bytes]:
         return self._mixer.chunks
 
+    def lend(self, index: int) -> Bytes:
+        return self._mixer.lend(index)
+
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
         begin = self._now()
         self._mixer.deliver(peer, index, data)
+        self.seconds += self._now() - begin
+
+    def release(self, peer: Rank, index: int) -> None:
+        begin = self._now()
+        self._mixer.release(peer, index)
         self.seconds += self._now() - begin
 
 
@@ -81,9 +92,11 @@ class Driver:
     on_message : callable, optional
         Called with (peer, message) for application messages (Progress, Stop); they may come whenever this rank is in a round.
     before_mix : callable, optional
-        Called before the averaged model replaces the own one.
+        Called in every round that exchanges, before the averaged model begins to replace the own one.
     on_round : callable, optional
         Called with (record, times) after each round.
+    recorder : callable, optional
+        Called with (now, event, commands) for each event the engine has handled.
     step_began : float, optional
         When the first local step began, on the transport's clock; now by default.
     """
@@ -98,6 +111,7 @@ class Driver:
         on_message: Callable[[Rank, Message], None] | None = None,
         before_mix: Callable[[], None] | None = None,
         on_round: Callable[[RoundRecord, RoundTimes], None] | None = None,
+        recorder: Recorder | None = None,
         step_began: Seconds | None = None,
     ) -> None:
         self.engine = engine
@@ -108,7 +122,9 @@ class Driver:
         self._on_message = on_message
         self._before_mix = before_mix
         self._on_round = on_round
+        self._recorder = recorder
         self._wake_at: Seconds | None = None
+        self._replacing = False
         transport.connect(engine.view.neighbours, self._timed)  # type: ignore[arg-type]
         self._step_began = transport.now() if step_began is None else step_began
 
@@ -118,6 +134,7 @@ class Driver:
         transport.pace(self.engine.view.round + 1, transport.now() - self._step_began)
         opened = transport.now()
         timed.seconds = 0.0
+        self._replacing = False
         # What came while this rank computed is history by now; the round opens on the present state of the neighbours.
         for event in transport.poll():
             self._feed(event)
@@ -170,7 +187,11 @@ class Driver:
             return
         if type(event) is Tick:
             self._wake_at = None
-        for command in self.engine.handle(event, self._transport.now()):
+        now = self._transport.now()
+        commands = self.engine.handle(event, now)
+        if self._recorder is not None:
+            self._recorder(now, event, commands)
+        for command in commands:
             self._DO[type(command)](self, command)
 
     def _send(self, command: SendControl) -> None:
@@ -183,18 +204,24 @@ class Driver:
                 transport.send(peer, command.message)
 
     def _swap(self, command: SwapModel) -> None:
-        self._mixer.expect(command.peer, command.weight)
+        if command.last:
+            self._replace()
+        self._mixer.expect(command.peer, command.weight, command.last)
         self._transport.swap(command.peer, command.round, command.peer_round)
 
     def _drop(self, command: DropModel) -> None:
         self._mixer.forget(command.peer)
 
     def _mix(self, command: Mix) -> None:
-        if self._before_mix is not None:
-            self._before_mix()
+        self._replace()
         begin = self._transport.now()
         self._mixer.mix(command.weights)
         self._timed.seconds += self._transport.now() - begin
+
+    def _replace(self) -> None:
+        if self._before_mix is not None and not self._replacing:
+            self._before_mix()
+        self._replacing = True
 
     def _wake(self, command: WakeAt) -> None:
         self._wake_at = command.when

@@ -1,9 +1,12 @@
 """The model of a rank as contiguous numbers: what is sent to neighbours, and mixed with what arrives from them.
 
 The exchanged parameters of one dtype on one device lie in one contiguous region and become views of it, so sending the model
-copies nothing and mixing is one pass. Behind the parameters comes the tail: copies of the averaged buffers. Arriving models are
-accumulated chunk by chunk, as they arrive, while a chunk is in cache; no model of a neighbour is ever kept whole, unless its
-weight is not known yet. Memory: the parameters, one accumulator, and one tail per neighbour.
+copies nothing. Behind the parameters comes the tail: copies of the averaged buffers. Arriving models are accumulated chunk by
+chunk, as they arrive, while a chunk is in cache; no model of a neighbour is ever kept whole, unless its weight is not known yet.
+Memory: the parameters, at most one model of accumulated chunks, those that are arriving, and one tail per neighbour.
+
+Once a round has no more exchange to come, a chunk that has been swapped with everybody is mixed at once, while it and what
+arrived last are in cache. In a round that ends otherwise the rest is mixed when it closes.
 
 float16 and bfloat16 are accumulated in float32 and rounded once a round; a difference below their precision is lost, so the mean
 over ranks is kept to that precision only. Parameters are laid out contiguously, in channels_last models too: values are the
@@ -18,7 +21,6 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -43,8 +45,8 @@ class _View(NamedTuple):
 class FlatModel:
     """A rank's model as contiguous numbers; the parcel of a transport, and the arithmetic of mixing.
 
-    A round: :meth:`begin`, then for each exchange :meth:`expect` and one :meth:`deliver` a chunk (or :meth:`forget`), then
-    :meth:`mix`.
+    A round: :meth:`begin`, then for each exchange :meth:`expect`, and one :meth:`deliver` and one :meth:`release` a chunk (or
+    :meth:`forget`), then :meth:`mix`.
 
     Parameters
     ----------
@@ -120,6 +122,10 @@ class FlatModel:
         self._sizes = [*(data.size for data in self.chunks), 0]  # after the last chunk, nothing fits
         self._peers: dict[Rank, Arriving] = {}
         self._expected: dict[Rank, Arriving] = {}
+        self._due = 0
+        """How often a chunk comes and leaves in this round; 0 while that is not known."""
+        self._complete = True
+        """Whether nothing was lost in this round."""
 
     @property
     def layout(self) -> list[tuple[torch.dtype, int]]:
@@ -161,12 +167,13 @@ class FlatModel:
         """
         self._check_views()
         self._expected.clear()
+        self._due, self._complete = 0, True
         for chunk in self._chunks:
-            chunk.weight = 0.0
+            chunk.begin()
         for region in self._regions:
             region.open()
 
-    def expect(self, peer: Rank, weight: float | None) -> None:
+    def expect(self, peer: Rank, weight: float | None, last: bool = False) -> None:
         """Be ready for the model of ``peer``.
 
         Parameters
@@ -174,16 +181,24 @@ class FlatModel:
         peer : int
         weight : float or None
             What it counts for; None keeps the model until :meth:`mix` says, at the cost of its size in memory.
+        last : bool
+            Whether no other exchange of this round is to come. Then chunks are mixed as soon as they have been swapped with
+            everybody, from now on.
         """
         if peer in self._expected:
             raise ProtocolError(f"the model of rank {peer} is expected already; one exchange with a rank in a round")
         arriving = self._peers.get(peer)
         if arriving is None:
             arriving = self._peers[peer] = Arriving(self._regions)
-        if weight is None and not arriving.store:
-            arriving.store = [np.empty_like(chunk) for chunk in self.chunks]
         arriving.weight, arriving.arrived = weight, 0
+        arriving.store.clear()
         self._expected[peer] = arriving
+        if last and weight is not None and self._complete:
+            self._due = 2 * len(self._expected)
+
+    def lend(self, index: int) -> Bytes:
+        """Return memory for chunk ``index`` of a peer's model to arrive in; :meth:`deliver` takes it back."""
+        return self._chunks[index].lend()
 
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
         """Take chunk ``index`` of ``peer``'s model.
@@ -194,7 +209,7 @@ class FlatModel:
         index : int
             Chunks of a peer come in order.
         data : ndarray of uint8, as long as the own chunk of that index
-            Read during the call only.
+            Belongs to this model from now on.
         """
         arriving = self._expected.get(peer)
         if arriving is None or index != arriving.arrived or data.size != self._sizes[index]:
@@ -205,16 +220,26 @@ class FlatModel:
             )
         arriving.arrived = index + 1
         if arriving.weight is None:
-            arriving.store[index][:] = data
+            arriving.store.append(data)
         else:
-            arriving.take(self._chunks[index], data, arriving.weight)
+            chunk = self._chunks[index]
+            chunk.moves += 1
+            arriving.take(chunk, data, arriving.weight, last=chunk.moves == self._due)
+
+    def release(self, peer: Rank, index: int) -> None:
+        """Take note that chunk ``index`` of the own model has left for ``peer``."""
+        chunk = self._chunks[index]
+        chunk.moves += 1
+        if chunk.moves == self._due:
+            chunk.mix()
 
     def forget(self, peer: Rank) -> None:
         """Stop expecting the model of ``peer``, which is lost.
 
         Chunks that were accumulated before stay: every chunk has its own sum of weights, so rows still sum to one. Its buffers
-        do not count.
+        do not count. What is not mixed yet waits for :meth:`mix`.
         """
+        self._due, self._complete = 0, False
         self._expected.pop(peer, None)
         self._peers.pop(peer, None)
 
@@ -233,7 +258,8 @@ class FlatModel:
             arriving = self._expected[peer]
             if arriving.weight is None:
                 for chunk, data in zip(self._chunks, arriving.store, strict=True):
-                    arriving.take(chunk, data, weight)
+                    arriving.take(chunk, data, weight, last=False)
+                arriving.store.clear()
         for chunk in self._chunks:
             chunk.mix()
         shares = [1.0 - sum(weight for _, weight in weights), *(weight for _, weight in weights)]

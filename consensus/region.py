@@ -29,37 +29,85 @@ EXCHANGEABLE = ", ".join(str(dtype).removeprefix("torch.") for dtype in ACCUMULA
 
 
 class Chunk:
-    """A part of a region that travels as one message: numbers of the body, then numbers of the tail; either may be absent."""
+    """A part of a region that travels as one message: numbers of the body, then numbers of the tail; either may be absent.
 
-    __slots__ = ("accumulator", "body_bytes", "data", "own", "region", "tail_at", "units", "weight", "zero")
+    What arrives in a round is kept as its weighted mean, in the memory where the first of it landed. A mean needs no scaling
+    pass, no pass that clears anything, and no weight is rounded: of equal models the mean is exactly that model. Half-precision
+    numbers are summed up in float32 instead, for a mean that is rounded at each arrival would lose too much.
+    """
+
+    __slots__ = (
+        "_mean", "_memory", "_total", "_units",
+        "body_bytes", "data", "moves", "own", "region", "spare", "tail_at", "weight",
+    )  # fmt: skip
 
     def __init__(self, region: Region, start: int, stop: int) -> None:
         cut = min(max(start, region.body), stop)
         self.region = region
         self.data: Bytes = as_bytes(region.host[start:stop])
         self.own = region.host[start:cut]
-        self.accumulator = region.accumulator[start:cut]
-        self.zero = torch.zeros(1, dtype=region.accumulator.dtype)
         self.body_bytes = (cut - start) * region.host.itemsize
         self.tail_at = (cut - region.body) * region.host.itemsize
-        self.units = round(2 / torch.finfo(region.accumulator.dtype).eps)
+        self.spare = region.spare.setdefault(self.data.size, [])
+        """Memory for chunks of this size, what was used last at the end: it is in cache."""
         self.weight = 0.0
+        """What all that has been accumulated in this round counts for."""
+        self.moves = 0
+        """How often it has come and left in this round."""
+        self._memory: Bytes | None = None
+        self._mean = self.own
+        self._total: Tensor | None = None
+        self._units = round(2 / torch.finfo(region.accumulated_in).eps)
 
-    def add(self, data: Bytes, weight: float) -> None:
-        """Accumulate ``weight`` times the body's part of ``data``."""
+    def begin(self) -> None:
+        """Forget what arrived in the last round."""
+        self.weight, self.moves = 0.0, 0
+        self._give_back()
+
+    def lend(self) -> Bytes:
+        """Return memory in which one may arrive, shape like :attr:`data`."""
+        return self.spare.pop() if self.spare else np.empty(self.data.size, np.uint8)
+
+    def add(self, data: Bytes, weight: float, last: bool) -> None:
+        """Accumulate the body's part of ``data``, which may be kept; mix if this is the ``last`` of all that moves."""
         numbers = torch.from_numpy(data[: self.body_bytes]).view(self.own.dtype)
+        if self.region.summed:
+            self._sum_up(numbers, weight)
+            self.spare.append(data)
+        elif self._memory is None:
+            self._mean, self._memory, self.weight = numbers, data, weight
+        else:
+            self.weight += weight
+            self._mean.lerp_(numbers, weight / self.weight)
+            self.spare.append(data)
+        if last:
+            self.mix()
+
+    def _sum_up(self, numbers: Tensor, weight: float) -> None:
         # In whole units in the last place, weights and the rest of 1 are exact in the accumulator's dtype. Rounded one by one
         # they would sum to 1 + 3e-8, say, in float32, and the model would grow by that factor, round after round.
-        weight = round(weight * self.units) / self.units
-        # The first arrival of a round writes, so the accumulator needs no pass that clears it. `zero` has one dimension
-        # because 0-dim tensors do not take part in type promotion, and bfloat16 times weight must not be rounded to bfloat16.
-        torch.add(self.accumulator if self.weight else self.zero, numbers, alpha=weight, out=self.accumulator)
+        weight = round(weight * self._units) / self._units
+        if self._total is None:
+            self._total = torch.empty(len(numbers), dtype=self.region.accumulated_in)
+        # The first arrival of a round writes, so the memory needs no pass that clears it. The zero has one dimension because
+        # 0-dim tensors do not take part in type promotion, and bfloat16 times weight must not be rounded to bfloat16.
+        begin = self._total if self.weight else self.region.zero
+        torch.add(begin, numbers, alpha=weight, out=self._total)
         self.weight += weight
 
     def mix(self) -> None:
-        """Own <- (1 - sum of weights) own + accumulated."""
-        if self.weight:
-            torch.add(self.accumulator, self.own, alpha=1.0 - self.weight, out=self.own)
+        """Own <- (1 - weight) own + weight mean, once a round."""
+        if self._memory is not None:
+            self.own.lerp_(self._mean, self.weight)
+            self._give_back()
+        elif self._total is not None and self.weight:
+            torch.add(self._total, self.own, alpha=1.0 - self.weight, out=self.own)
+            self.weight = 0.0
+
+    def _give_back(self) -> None:
+        if self._memory is not None:
+            self.spare.append(self._memory)
+            self._memory = None
 
 
 class Region:
@@ -85,7 +133,11 @@ class Region:
         # An ordinary device-to-host copy waits for the stream that runs the optimizer, so nothing else need be synchronised.
         self.host = torch.empty_like(self.flat, device="cpu", pin_memory=device.type == "cuda") if self.staged else self.flat
         self.row = self.host[self.body :]
-        self.accumulator = torch.empty(self.body, dtype=ACCUMULATED_IN[dtype])
+        self.accumulated_in = ACCUMULATED_IN[dtype]
+        self.summed = self.accumulated_in is not dtype
+        self.zero = torch.zeros(1, dtype=self.accumulated_in)
+        self.spare: dict[int, list[Bytes]] = {}
+        """Memory for chunks on their way, by size."""
 
     def chunks(self, chunk_bytes: int) -> list[Chunk]:
         """Split into as few chunks as fit, of about equal size, so that no short one is left over."""
@@ -125,7 +177,7 @@ class Region:
         """Replace the host's numbers by their mean over ranks."""
         body = self.host[: self.body]
         if self.body:
-            total = body.to(self.accumulator.dtype)  # the body itself where the dtype is the same
+            total = body.to(self.accumulated_in)  # the body itself where the dtype is the same
             sum_in_place((torch.view_as_real(total) if total.is_complex() else total).numpy())
             total /= size
             body.copy_(total)
@@ -144,14 +196,17 @@ class Arriving:
         self.rows = {region: torch.empty_like(region.row) for region in regions if region.tail}
         self.tails = {region: as_bytes(row) for region, row in self.rows.items()}
         self.store: list[Bytes] = []
+        """The chunks that came, in order, while what they count for is not known."""
 
-    def take(self, chunk: Chunk, data: Bytes, weight: float) -> None:
-        """Accumulate the body's part of ``data`` and keep the tail's."""
+    def take(self, chunk: Chunk, data: Bytes, weight: float, last: bool) -> None:
+        """Keep the tail's part of ``data`` and accumulate the body's, mixing if that is the ``last`` of all that moves."""
         cut = chunk.body_bytes
-        if cut:
-            chunk.add(data, weight)
         if cut < data.size:
             self.tails[chunk.region][chunk.tail_at : chunk.tail_at + data.size - cut] = data[cut:]
+        if cut:
+            chunk.add(data, weight, last)
+        else:
+            chunk.spare.append(data)
 
 
 def as_bytes(numbers: Tensor) -> Bytes:

@@ -15,7 +15,10 @@ from consensus.protocol.neighbour import RoundRecord
 from consensus.types import Rank, Round, Seconds
 
 FORMAT = "consensus-trace"
-VERSION = 1
+VERSION = 2
+
+FLUSH_EVERY: Seconds = 1.0
+"""A run that is looked at before its end, or killed, lacks at most as much of its trace."""
 
 _BUFFER_BYTES = 1 << 18
 
@@ -32,8 +35,8 @@ class TracedRound:
         When the local step was done, and when the model was averaged.
     compute, wait, mix : float
         The local step before, waiting for others, averaging arithmetic.
-    exchanges : tuple of (int, int, float)
-        (peer, the peer's round, when complete); none under all-reduce.
+    exchanges : tuple of (int, int, float, float)
+        (peer, the peer's round, when agreed, when complete); none under all-reduce.
     backups : tuple of int
         Living neighbours that were not exchanged with.
     reason : str
@@ -46,7 +49,7 @@ class TracedRound:
     compute: Seconds
     wait: Seconds
     mix: Seconds
-    exchanges: tuple[tuple[Rank, Round, Seconds], ...]
+    exchanges: tuple[tuple[Rank, Round, Seconds, Seconds], ...]
     backups: tuple[Rank, ...]
     reason: str
 
@@ -89,6 +92,7 @@ class TraceWriter:
         self._file = path.open("w", encoding="utf-8", buffering=_BUFFER_BYTES)
         self._origin = origin
         self._round = 0
+        self._flushed = origin
         self._encode = json.JSONEncoder(separators=(",", ":")).encode
         header = {"format": FORMAT, "version": VERSION, "rank": rank, "clock": {"unit": "seconds", "started": started}}
         self._file.write(self._encode(header) + "\n")
@@ -109,11 +113,14 @@ class TraceWriter:
         zero = self._origin
         if record is None:
             opened, reason = closed - times.wait - times.mix, "all-reduce"
-            exchanges: list[tuple[Rank, Round, Seconds]] = []
+            exchanges: list[tuple[Rank, Round, Seconds, Seconds]] = []
             backups: tuple[Rank, ...] = ()
         else:
             opened, closed, backups, reason = record.opened_at, record.closed_at, record.backups, record.reason
-            exchanges = [(peer, theirs, round(when - zero, 6)) for peer, theirs, _, when in record.exchanges]
+            exchanges = [
+                (peer, theirs, round(agreed - zero, 6), round(done - zero, 6))
+                for peer, theirs, _, agreed, done in record.exchanges
+            ]
         line = {
             "round": self._round,
             "opened": round(opened - zero, 6),
@@ -126,6 +133,9 @@ class TraceWriter:
             "reason": reason,
         }
         self._file.write(self._encode(line) + "\n")
+        if closed >= self._flushed + FLUSH_EVERY:
+            self._flushed = closed
+            self._file.flush()
 
     def __enter__(self) -> Self:
         return self

@@ -39,10 +39,16 @@ class Number:
         self.calls.append("begin")
         self._sum = 0.0
 
-    def expect(self, peer: int, weight: float | None) -> None:
+    def expect(self, peer: int, weight: float | None, last: bool) -> None:
         assert weight is not None
         self._weights[peer] = weight
         self.calls.append(f"expect {peer}")
+
+    def lend(self, index: int) -> Bytes:
+        return np.empty(8, np.uint8)
+
+    def release(self, peer: int, index: int) -> None:
+        self.calls.append(f"release {peer}")
 
     def deliver(self, peer: int, index: int, data: Bytes) -> None:
         self._sum += self._weights[peer] * float(data.copy().view(np.float64)[0])
@@ -78,7 +84,7 @@ def test_a_round_calls_the_mixer_in_order() -> None:
 
     for rank, (calls, value) in enumerate(run(2, body)):
         peer = 1 - rank
-        assert calls == ["begin", f"expect {peer}", f"deliver {peer}", "before mix", "mix"]
+        assert calls == ["begin", "before mix", f"expect {peer}", f"deliver {peer}", f"release {peer}", "mix"]
         assert value == 0.5
 
 
@@ -114,7 +120,7 @@ def test_the_warning_tells_each_edges_state_and_last_events(caplog: pytest.LogCa
         run(3, body)
     (message,) = [text for text in caplog.messages if "rank 0 is open" in text]
     assert "edge to 1: done with its round 1" in message
-    assert "ModelArrived(peer=1)" in message
+    assert "ModelSwapped(peer=1)" in message
     assert "edge to 2: idle, it computes" in message
 
 

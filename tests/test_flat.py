@@ -256,6 +256,60 @@ def test_a_lost_peers_chunks_keep_rows_stochastic() -> None:
     assert modules[0][0].tolist() == [0.875] * 16 + [0.625] * 16
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_chunk_is_mixed_once_it_has_been_swapped_with_everybody(dtype: torch.dtype) -> None:
+    modules = [vector([float(rank)] * 64, dtype) for rank in range(3)]
+    flats = [flatten(module, chunk_bytes=128, buffers="local") for module in modules]
+    own, half = modules[0][0], 128 // dtype.itemsize
+    flat = flats[0]
+    flat.begin()
+    flat.expect(1, 0.25)
+    deliver(flat, 1, flats[1], slice(1))
+    flat.release(1, 0)
+    assert own.unique().tolist() == [0.0]  # another exchange may come
+    flat.expect(2, 0.25, last=True)
+    flat.release(2, 0)
+    assert own.unique().tolist() == [0.0]
+    deliver(flat, 2, flats[2], slice(1))
+    assert own[:half].unique().tolist() == [0.75]
+    assert own[half:].unique().tolist() in ([0.0], [])
+    for peer in (1, 2):
+        deliver(flat, peer, flats[peer], slice(1, None))
+    assert own[half:].unique().tolist() in ([0.0], [])  # arrived, but still on its way to both
+    for peer in (1, 2):
+        for index in range(1, len(flat.chunks)):
+            flat.release(peer, index)
+    assert own.unique().tolist() == [0.75]
+    flat.mix(((1, 0.25), (2, 0.25)))
+    assert own.unique().tolist() == [0.75]
+
+
+def test_after_a_loss_chunks_wait_for_the_end_of_the_round() -> None:
+    modules = [vector([float(rank)] * 32) for rank in range(3)]
+    flats = [flatten(module, chunk_bytes=64) for module in modules]
+    flat = flats[0]
+    flat.begin()
+    flat.expect(1, 0.25)
+    deliver(flat, 1, flats[1])
+    flat.release(1, 0)
+    flat.forget(1)
+    flat.expect(2, 0.25, last=True)
+    deliver(flat, 2, flats[2])
+    assert modules[0][0].unique().tolist() == [0.0]  # chunk 1 came twice, and has left for nobody
+    flat.mix(((2, 0.25),))
+    assert modules[0][0].unique().tolist() == [0.75]
+
+
+def test_equal_models_stay_bit_for_bit() -> None:
+    values = torch.randn(1000, generator=torch.Generator().manual_seed(3)).tolist()
+    modules = [vector(values) for _ in range(4)]
+    flats = [flatten(module) for module in modules]
+    before = modules[0][0].detach().clone()
+    for _ in range(20):
+        exchange(flats, [(0, 1), (1, 2), (0, 2), (2, 3)], 0.3)
+    assert all(torch.equal(module[0], before) for module in modules)
+
+
 @pytest.mark.parametrize("staging", [None, True])
 def test_snapshot_and_restore(staging: bool | None) -> None:
     modules = [Mixed(0), Mixed(1)]

@@ -9,7 +9,7 @@ import pytest
 
 from consensus.driver import RoundTimes
 from consensus.errors import ConfigError
-from consensus.protocol.neighbour import RoundRecord
+from consensus.protocol.neighbour import Exchange, RoundRecord
 from consensus.trace import FORMAT, VERSION, Trace, TracedRound, TraceWriter, read
 
 
@@ -18,7 +18,7 @@ def written(tmp_path: Path) -> Path:
     """Two rounds of the exchange, one of all-reduce."""
     path = tmp_path / "trace-3.jsonl"
     with TraceWriter(path, rank=3, origin=100.0, started=1.7e9) as writer:
-        exchanges = ((1, 2, 0.25, 100.625), (4, 1, 0.25, 100.75))
+        exchanges = (Exchange(1, 2, 0.25, 100.5, 100.625), Exchange(4, 1, 0.25, 100.625, 100.75))
         writer.write(RoundRecord(1, 100.5, 100.75, exchanges, (7,), "why"), RoundTimes(0.5, 0.2, 0.05), 999.0)
         writer.write(RoundRecord(2, 101.0, 101.0, (), (1, 4, 7), ""), RoundTimes(0.25, 0.0, 0.0), 999.0)
         writer.write(None, RoundTimes(0.25, 0.5, 0.25), 102.0)
@@ -30,7 +30,7 @@ def test_what_is_written_is_read(written: Path) -> None:
         3,
         1.7e9,
         [
-            TracedRound(1, 0.5, 0.75, 0.5, 0.2, 0.05, ((1, 2, 0.625), (4, 1, 0.75)), (7,), "why"),
+            TracedRound(1, 0.5, 0.75, 0.5, 0.2, 0.05, ((1, 2, 0.5, 0.625), (4, 1, 0.625, 0.75)), (7,), "why"),
             TracedRound(2, 1.0, 1.0, 0.25, 0.0, 0.0, (), (1, 4, 7), ""),
             TracedRound(3, 1.25, 2.0, 0.25, 0.5, 0.25, (), (), "all-reduce"),
         ],
@@ -44,8 +44,8 @@ def test_a_trace_without_rounds(tmp_path: Path) -> None:
 
 
 def test_another_version(written: Path) -> None:
-    written.write_text(written.read_text().replace('"version":1', '"version":2'))
-    with pytest.raises(ConfigError, match="a trace of version 2, but this program reads version 1"):
+    written.write_text(written.read_text().replace('"version":2', '"version":1'))
+    with pytest.raises(ConfigError, match="a trace of version 1, but this program reads version 2"):
         read(written)
 
 

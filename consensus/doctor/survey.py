@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from consensus.doctor.check import Check, State
-from consensus.protocol.events import Control, Event, ModelArrived, ModelSent
+from consensus.protocol.events import Control, Event, ModelSwapped
 from consensus.protocol.messages import Leave, Progress
 from consensus.transport.base import CHUNK_BYTES, Bytes, Transport
 from consensus.transport.idle import cpus, crowded
@@ -106,9 +106,16 @@ class _Ballast:
 
     def __init__(self) -> None:
         self.chunks: Sequence[Bytes] = [np.zeros(CHUNK_BYTES, np.uint8) for _ in range(MODEL_CHUNKS)]
+        self._spare: list[Bytes] = []
+
+    def lend(self, index: int) -> Bytes:
+        return self._spare.pop() if self._spare else np.empty(CHUNK_BYTES, np.uint8)
 
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
-        """Drop ``data``."""
+        self._spare.append(data)
+
+    def release(self, peer: Rank, index: int) -> None:
+        """Do nothing: what is sent never changes."""
 
 
 def _measure(transport: Transport, edge: Edge) -> EdgeSpeed:
@@ -140,8 +147,7 @@ def _talk(transport: Transport, inbox: _Inbox, peer: Rank, begins: bool) -> tupl
     began = transport.now()
     for number in range(1, MODELS + 1):
         transport.swap(peer, number, number)
-        inbox.next(lambda event: isinstance(event, ModelArrived))
-        inbox.next(lambda event: isinstance(event, ModelSent))
+        inbox.next(lambda event: isinstance(event, ModelSwapped))
     took = transport.now() - began
     return float(np.median(trips)) / 2, MODELS * MODEL_CHUNKS * CHUNK_BYTES / max(took, 1e-9)
 

@@ -27,13 +27,15 @@ class Broadcast(NamedTuple):
 class SwapModel(NamedTuple):
     """Send the own flat model to ``peer`` and receive its one, in exchange of my ``round`` with its ``peer_round``.
 
-    ``weight`` is what the arriving model counts for, if that is known by now; None means: keep it until Mix says.
+    ``weight`` is what the arriving model counts for, if that is known by now; None means: keep it until Mix says. ``last`` says
+    that the round has no other exchange to come: whatever part of the model has been swapped with everybody may be mixed.
     """
 
     peer: Rank
     round: Round
     peer_round: Round
     weight: float | None
+    last: bool
 
 
 @tagged

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from consensus.types import Rank, Round
+from consensus.types import Rank, Round, Seconds
 
 
 class EdgeState(IntEnum):
@@ -41,8 +41,8 @@ class Edge:
         The peer's round that my current round was offered to, moves with, or has exchanged with.
     partner_exchanges : int
         How many exchanges that round of the peer had, once its Closed has come; -1 before.
-    arrived, sent : bool
-        Which half of a moving exchange is complete.
+    agreed_at : Seconds
+        When both ends had agreed on the exchange of my current round.
     gone : bool
         The peer has left or is dead.
     """
@@ -54,8 +54,7 @@ class Edge:
     engaged: tuple[Round, Round] | None = None
     partner: Round = 0
     partner_exchanges: int = -1
-    arrived: bool = False
-    sent: bool = False
+    agreed_at: Seconds = 0.0
     gone: bool = False
 
     def reset(self) -> None:
@@ -63,7 +62,6 @@ class Edge:
         self.state = EdgeState.IDLE
         self.partner = 0
         self.partner_exchanges = -1
-        self.arrived = self.sent = False
 
     @property
     def busy(self) -> bool:

@@ -22,15 +22,8 @@ class Control(NamedTuple):
 
 
 @tagged
-class ModelArrived(NamedTuple):
-    """The whole model of the exchange under way with ``peer`` has been received."""
-
-    peer: Rank
-
-
-@tagged
-class ModelSent(NamedTuple):
-    """The own model has been sent to ``peer``; its buffer is no longer read by that transfer."""
+class ModelSwapped(NamedTuple):
+    """The exchange under way with ``peer`` is over: its whole model has been received, and the own one has left."""
 
     peer: Rank
 
@@ -52,4 +45,4 @@ class LeaveWanted(NamedTuple):
     """This rank's training is over: close what is open, say goodbye, and finish when everybody has."""
 
 
-Event: TypeAlias = StepDone | Control | ModelArrived | ModelSent | PeerLost | Tick | LeaveWanted
+Event: TypeAlias = StepDone | Control | ModelSwapped | PeerLost | Tick | LeaveWanted

@@ -24,7 +24,7 @@ from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
 from consensus.protocol.decision import ActiveWeights, Close, Rule, View
 from consensus.protocol.edge import Edge, EdgeState
-from consensus.protocol.events import Control, Event, LeaveWanted, ModelArrived, ModelSent, PeerLost, StepDone, Tick
+from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick
 from consensus.protocol.messages import Closed, Engage, Established, Leave, Ready
 from consensus.protocol.story import Story
 from consensus.topology.metropolis import edge_weight
@@ -53,17 +53,30 @@ _COMPUTING, _OPEN, _SETTLING, _LEFT, _FINISHED = Phase
 _IDLE, _OFFERED, _MOVING, _DONE = EdgeState
 
 
+class Exchange(NamedTuple):
+    """One exchange of a round: with round ``round`` of ``peer``, agreed and complete at these times.
+
+    From agreement to completion both models move, so the difference is what the network takes.
+    """
+
+    peer: Rank
+    round: Round
+    weight: float
+    agreed_at: Seconds
+    done_at: Seconds
+
+
 class RoundRecord(NamedTuple):
     """What one round came to.
 
-    ``exchanges`` holds (peer, the peer's round, weight, when complete); ``backups`` the living neighbours that were not
-    exchanged with, so b_i(k) = len(backups); ``reason`` is why the rule closed it.
+    ``backups`` are the living neighbours that were not exchanged with, so b_i(k) = len(backups); ``reason`` is why the rule
+    closed it.
     """
 
     round: Round
     opened_at: Seconds
     closed_at: Seconds
-    exchanges: tuple[tuple[Rank, Round, float, Seconds], ...]
+    exchanges: tuple[Exchange, ...]
     backups: tuple[Rank, ...]
     reason: str
 
@@ -134,6 +147,7 @@ class NeighbourEngine:
         self._goodbyes = set(adjacency) - {rank} if everyone else set(neighbours)
         self._dead: set[Rank] = set()
         self._busy = 0
+        self._unmatched = 0
         self._changed = False
         self._verdict: Close | None = None
         self.unmet = "no round is open yet"
@@ -196,9 +210,10 @@ class NeighbourEngine:
             if not edge.gone:
                 living.append(edge)
                 self._out.append(SendControl(edge.peer, ready))
+        self._unmatched = len(living)
         for edge in living:
             if edge.ready:
-                self._offer(edge)
+                self._offer(edge, now)
 
     def _control(self, event: Control, now: Seconds) -> None:
         self._MESSAGES[type(event.message)](self, event.peer, event.message, now)
@@ -224,13 +239,13 @@ class NeighbourEngine:
         # Also while the round waits to close: peers that have offered themselves wait for an answer, and around a cycle of the
         # graph each could wait for the next. It delays the close by at most one exchange per edge.
         if self.phase is _OPEN and edge.state is _IDLE:
-            self._offer(edge)
+            self._offer(edge, now)
 
     def _engage(self, peer: Rank, message: Engage, now: Seconds) -> None:
         edge = self._edge(peer)
         edge.engaged = (message.mine, message.yours)
         if edge.state is _OFFERED:
-            self._move_if_agreed(edge)
+            self._move_if_agreed(edge, now)
 
     def _closed(self, peer: Rank, message: Closed, now: Seconds) -> None:
         edge = self._edge(peer)
@@ -263,48 +278,36 @@ class NeighbourEngine:
 
     # -- the exchange ---------------------------------------------------------------------------------------------------
 
-    def _offer(self, edge: Edge) -> None:
+    def _offer(self, edge: Edge, now: Seconds) -> None:
         edge.state = _OFFERED
         edge.partner = edge.ready
         self._busy += 1
         self._out.append(SendControl(edge.peer, Engage(self.view.round, edge.ready)))
-        self._move_if_agreed(edge)
+        self._move_if_agreed(edge, now)
 
-    def _move_if_agreed(self, edge: Edge) -> None:
+    def _move_if_agreed(self, edge: Edge, now: Seconds) -> None:
         if edge.engaged != (edge.partner, self.view.round):
             return  # an Engage for one of my closed rounds, or none: not this pair of rounds
         edge.state = _MOVING
         edge.ready = 0  # used up: the same Ready must not be answered by my next round
         edge.engaged = None
-        self._out.append(SwapModel(edge.peer, self.view.round, edge.partner, None if self._active else edge.weight))
+        edge.agreed_at = now
+        self._unmatched -= 1
+        weight = None if self._active else edge.weight
+        self._out.append(SwapModel(edge.peer, self.view.round, edge.partner, weight, self._unmatched == 0))
 
-    def _model_arrived(self, event: ModelArrived, now: Seconds) -> None:
-        edge = self._moving(event.peer, "arrived from")
-        if edge is not None:
-            edge.arrived = True
-            self._complete(edge, now)
-
-    def _model_sent(self, event: ModelSent, now: Seconds) -> None:
-        edge = self._moving(event.peer, "was sent to")
-        if edge is not None:
-            edge.sent = True
-            self._complete(edge, now)
-
-    def _moving(self, peer: Rank, what: str) -> Edge | None:
+    def _swapped(self, event: ModelSwapped, now: Seconds) -> None:
+        peer = event.peer
         edge = self._edge(peer)
         if peer in self._dead:
-            return None  # the transfer was given up when another rank told of the death; the transport had not heard of it
+            return  # the transfer was given up when another rank told of the death; the transport had not heard of it
         if edge.state is not _MOVING:
-            raise self._broken(f"a model {what} rank {peer}, but that edge is {edge.state.name}")
-        return edge
-
-    def _complete(self, edge: Edge, now: Seconds) -> None:
-        if edge.arrived and edge.sent:
-            edge.state = _DONE
-            self._busy -= 1
-            self._changed = True
-            self.view.done[edge.peer] = now
-            self.view.last_used[edge.peer] = self.view.round
+            raise self._broken(f"models were swapped with rank {peer}, but that edge is {edge.state.name}")
+        edge.state = _DONE
+        self._busy -= 1
+        self._changed = True
+        self.view.done[peer] = now
+        self.view.last_used[peer] = self.view.round
 
     # -- closing --------------------------------------------------------------------------------------------------------
 
@@ -338,12 +341,16 @@ class NeighbourEngine:
             view.round,
             view.opened_at,
             now,
-            tuple((peer, self.edges[peer].partner, self.edges[peer].weight, when) for peer, when in view.done.items()),
-            tuple(sorted(peer for peer in view.living if peer not in view.done)),
+            tuple([self._exchange(self.edges[peer], when) for peer, when in view.done.items()]),
+            tuple(sorted(view.living - view.done.keys())),
             verdict.reason,
         )
         self.phase = _SETTLING
         self._settle()
+
+    @staticmethod
+    def _exchange(edge: Edge, when: Seconds) -> Exchange:
+        return Exchange(edge.peer, edge.partner, edge.weight, edge.agreed_at, when)
 
     def _settle(self) -> None:
         """Mix and go on, unless active weights wait for a partner's number of exchanges."""
@@ -351,16 +358,16 @@ class NeighbourEngine:
         exchanges = self.last.exchanges
         if self._active and exchanges:
             own = len(exchanges)
-            edges = [self.edges[peer] for peer, *_ in exchanges]
+            edges = [self.edges[exchange.peer] for exchange in exchanges]
             waiting = [edge.peer for edge in edges if edge.partner_exchanges < 0 and not edge.gone]
             if waiting:
                 self.unmet = f"active weights wait for the Closed of {waiting}"
                 return
             theirs = {edge.peer: max(edge.partner_exchanges, 1) for edge in edges}
-            exchanges = tuple((peer, round_, edge_weight(own, theirs[peer]), when) for peer, round_, _, when in exchanges)
+            exchanges = tuple(each._replace(weight=edge_weight(own, theirs[each.peer])) for each in exchanges)
             self.last = self.last._replace(exchanges=exchanges)
         if exchanges:
-            self._out.append(Mix(tuple((peer, weight) for peer, _, weight, _ in exchanges)))
+            self._out.append(Mix(tuple([(each.peer, each.weight) for each in exchanges])))
         self.phase = _COMPUTING
         self._out.append(StartStep(self.view.round))
         if self._leave_wanted:
@@ -378,6 +385,8 @@ class NeighbourEngine:
     def _depart(self, who: Rank, dead: bool) -> None:
         edge = self.edges.get(who)
         if edge is not None and not edge.gone:
+            if edge.state is _IDLE or edge.state is _OFFERED:
+                self._unmatched -= 1
             edge.gone = True
             edge.ready = 0
             self.view.living.discard(who)
@@ -440,8 +449,7 @@ class NeighbourEngine:
     _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {
         StepDone: _step_done,
         Control: _control,
-        ModelArrived: _model_arrived,
-        ModelSent: _model_sent,
+        ModelSwapped: _swapped,
         PeerLost: _lost,
         Tick: _tick,
         LeaveWanted: _leave,

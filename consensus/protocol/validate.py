@@ -60,7 +60,7 @@ def check_engine(engine: NeighbourEngine, commands: Iterable[Command] = ()) -> N
 def check_record(rank: Rank, record: RoundRecord) -> None:
     """Check that a closed round used each edge at most once and left a positive weight for the rank's own model."""
     peers = [peer for peer, *_ in record.exchanges]
-    total = sum(weight for _, _, weight, _ in record.exchanges)
+    total = sum(exchange.weight for exchange in record.exchanges)
     if len(set(peers)) != len(peers):
         raise ProtocolError(f"rank {rank}, round {record.round}: exchanged twice on one edge: {peers}")
     if not total < 1 + ROUNDING:
@@ -89,7 +89,7 @@ def check_symmetry(histories: Iterable[tuple[Rank, Iterable[RoundRecord]]], surv
     seen: dict[tuple[Rank, int, Rank, int], float] = {}
     for rank, records in histories:
         for record in records:
-            for peer, peer_round, weight, _ in record.exchanges:
+            for peer, peer_round, weight, *_ in record.exchanges:
                 if survivors is None or peer in survivors:
                     seen[rank, record.round, peer, peer_round] = weight
     for (i, a, j, b), weight in seen.items():

@@ -4,7 +4,7 @@ A state is all engines plus what is under way between them. From each state ever
 
 - a rank finishes its local step, or leaves when its rounds are over (some may leave at any moment);
 - the oldest control message of a channel is handled (channels keep order, nothing is promised between channels);
-- a model arrives, or its sending completes, in any order with control messages;
+- a swap of models ends at one of its ends, in any order with control messages;
 - under :class:`~consensus.sim.any_time.AnyTime`, a rank decides to close, at any moment it is open;
 - a rank dies, its messages under way lost or not.
 
@@ -18,7 +18,7 @@ looked up, so the engine's own code runs a few thousand times for millions of st
 *Reduction.* With ``reduce`` an action that commutes with everything else that could happen before it is taken at once and
 alone, so that states do not multiply by the orders in which such actions could come. These are: a message that changes nothing,
 now or later (to a rank that has left, an Engage of a closed round, a Closed of a round that is not known any more); and, where
-nobody dies or leaves early, the first half of a model's completion, the answer to an offer, leaving when the rounds are over,
+nobody dies or leaves early, the answer to an offer, leaving when the rounds are over,
 and under AnyTime whatever brings a busy edge forward (no decision looks at exchanges there, and a decision to close while an
 edge is busy comes to the same as one right after). Every set of exchanges that can happen still does; the tests compare the two
 ways on small systems. The argument is about this engine: a changed one is first to be explored without.
@@ -36,7 +36,7 @@ from consensus.errors import ProtocolError
 from consensus.protocol.commands import Broadcast, SendControl, SwapModel
 from consensus.protocol.decision import Rule
 from consensus.protocol.edge import EdgeState
-from consensus.protocol.events import Control, Event, LeaveWanted, ModelArrived, ModelSent, PeerLost, StepDone, Tick
+from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick
 from consensus.protocol.messages import Closed, Engage, Established, Leave, Ready
 from consensus.protocol.neighbour import NeighbourEngine, Phase, Weights
 from consensus.protocol.validate import check_engine
@@ -214,10 +214,7 @@ class _Search:
             yield _TOLD, None
         for peer, edge in zip(sorted(self.system.adjacency[frozen.rank]), frozen.edges, strict=True):
             if edge.state is EdgeState.MOVING:
-                if not edge.arrived:
-                    yield ModelArrived(peer), (peer, frozen.rank, edge.partner, frozen.round)
-                if not edge.sent:
-                    yield ModelSent(peer), None
+                yield ModelSwapped(peer), (peer, frozen.rank, edge.partner, frozen.round)
 
     def _effect(self, local: _Local, event: Event) -> _Effect:
         """Return what ``event`` does to the engine; raise ProtocolError if it breaks an invariant."""
@@ -261,7 +258,7 @@ class _Search:
             offered = edge.state is EdgeState.OFFERED and edge.partner == message.round
             unknown = edge.ready != message.round and not offered and self.system.weights == "static"
             return unknown or (freely and offered)
-        return freely or (self.eager and not edge.arrived and not edge.sent and isinstance(event, ModelSent))
+        return freely
 
     # -- what the system can do -----------------------------------------------------------------------------------------
 

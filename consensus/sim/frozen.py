@@ -25,8 +25,6 @@ class FrozenEdge(NamedTuple):
     state: EdgeState
     partner: Round
     partner_exchanges: int
-    arrived: bool
-    sent: bool
 
 
 class FrozenEngine(NamedTuple):
@@ -46,7 +44,7 @@ class FrozenEngine(NamedTuple):
     last_used: tuple[Round, ...] = ()
 
 
-_OUTSIDE = FrozenEdge(False, 0, None, EdgeState.IDLE, 0, -1, False, False)
+_OUTSIDE = FrozenEdge(False, 0, None, EdgeState.IDLE, 0, -1)
 
 
 @dataclass(frozen=True)
@@ -114,8 +112,6 @@ class Freezer:
             edge.state,
             0 if settled else edge.partner,
             edge.partner_exchanges if active else -1,
-            edge.arrived,
-            edge.sent,
         )
 
     def thaw(self, frozen: FrozenEngine) -> NeighbourEngine:
@@ -136,9 +132,7 @@ class Freezer:
                 edge.engaged,
                 edge.partner,
                 edge.partner_exchanges,
-                edge.arrived,
-                edge.sent,
-                edge.gone,
+                gone=edge.gone,
             )
         view = engine.view = View(
             rank,
@@ -155,7 +149,7 @@ class Freezer:
         engine.rule_state = self.rule.start(view) if gone_silent else frozen.rule_state
         engine.last = None
         if phase is Phase.SETTLING:
-            exchanges = tuple((peer, engine.edges[peer].partner, engine.edges[peer].weight, 0.0) for peer in frozen.done)
+            exchanges = tuple(engine._exchange(engine.edges[peer], 0.0) for peer in frozen.done)
             engine.last = RoundRecord(frozen.round, 0.0, 0.0, exchanges, (), "")
         engine._active = self.weights == "active"
         engine._partners_wait = engine._active and self.rule.active_weights is ActiveWeights.WAIT
@@ -163,6 +157,7 @@ class Freezer:
         engine._goodbyes = set(frozen.goodbyes)
         engine._dead = set(frozen.dead)
         engine._busy = sum(edge.busy for edge in engine.edges.values())
+        engine._unmatched = sum(not edge.gone and edge.state < EdgeState.MOVING for edge in engine.edges.values())
         engine._verdict = Close("decided before") if frozen.closing else None
         engine._wake_at = None
         engine._leave_wanted = frozen.leaving

@@ -9,9 +9,10 @@ control messages and models, nor between different senders.
 *Waiting.* Only :meth:`Transport.wait` blocks. Between calls nothing is handed out, and messages that arrive wait, small ones
 only: a model is never sent to a rank that has not asked for it by :meth:`Transport.swap`.
 
-*Models.* `swap` starts both directions. The own model is read from ``parcel.chunks`` until ModelSent is handed out, so the
-caller may not write it before; arriving chunks go to ``parcel.deliver`` from inside `wait` or `poll`, each once, in any order
-between peers and in order of index for one peer; ModelArrived follows the last.
+*Models.* `swap` starts both directions. Each chunk of the own model is read from ``parcel.chunks`` until ``parcel.release`` is
+called for it, so the caller may not write it before; arriving chunks land in memory that ``parcel.lend`` gives, and go to
+``parcel.deliver``, whose memory it is from then on. Release and deliver are called from inside `wait` or `poll`, each once a
+chunk, in order of index for one peer, in any order between peers and between the two; ModelSwapped follows the last of all.
 
 *Ends.* The last message of a channel is a ``Leave``: after it arrived the transport keeps no receive open for that rank.
 Nothing is ever cancelled, so :meth:`Transport.disconnect` may be called only after Finish, when all of them have come.
@@ -42,8 +43,14 @@ class Parcel(Protocol):
     def chunks(self) -> Sequence[Bytes]:
         """The own model, uint8 views of shape (<= CHUNK_BYTES,), the same lengths at every rank."""
 
+    def lend(self, index: int) -> Bytes:
+        """Return memory for chunk ``index`` of a peer's model, as long as the own one."""
+
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
-        """Take chunk ``index`` of ``peer``'s model; ``data`` is valid only during the call."""
+        """Take chunk ``index`` of ``peer``'s model, and the memory it came in."""
+
+    def release(self, peer: Rank, index: int) -> None:
+        """Take note that chunk ``index`` of the own model has left for ``peer``."""
 
 
 class Transport(Protocol):

@@ -5,9 +5,9 @@ happen, by (virtual time, order of scheduling), happens next, and all delays com
 function of its seed, races included, and computing takes no virtual time.
 
 Faithful in what is delicate: control messages of one sender keep their order, models overtake them; a swap moves when both ends
-have asked for it; a chunk is copied out of the sender's memory when it arrives, before ModelSent, so a sender that writes its
-model too early is found out; messages of a rank that connects again wait for the receiver to do so; messages to a silent peer
-are held by the same outbox.
+have asked for it; a chunk is copied out of the sender's memory when it arrives, before it is released, so a sender that writes
+too early is found out; messages of a rank that connects again wait for the receiver to do so; messages to a silent peer are held
+by the same outbox.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consensus.errors import ConfigError, ProtocolError
-from consensus.protocol.events import Control, Event, ModelArrived, ModelSent
+from consensus.protocol.events import Control, Event, ModelSwapped
 from consensus.protocol.messages import WIRE_BYTES, Leave, Message, decode, encode
 from consensus.protocol.outbox import Outbox
 from consensus.transport.base import Bytes, Parcel
@@ -57,10 +57,16 @@ class _Chunk(NamedTuple):
     peer: Rank
     number: int
     data: Bytes
-    last: bool
 
 
-_Item: TypeAlias = _Letter | _Taken | _Chunk | ModelArrived | ModelSent
+class _Left(NamedTuple):
+    """Chunk ``number`` of the own model has left for ``peer``."""
+
+    peer: Rank
+    number: int
+
+
+_Item: TypeAlias = _Letter | _Taken | _Chunk | _Left
 
 
 class _World:
@@ -92,8 +98,7 @@ class LoopbackTransport:
             _Letter: self._take_letter,
             _Taken: self._take_taken,
             _Chunk: self._take_chunk,
-            ModelArrived: self._take_end,
-            ModelSent: self._take_end,
+            _Left: self._take_left,
         }
 
     def now(self) -> Seconds:
@@ -153,11 +158,10 @@ class LoopbackTransport:
             raise ProtocolError(f"rank {self.rank} was told to swap models with rank {peer}, which is not its neighbour")
         if self._moving.get(peer, 0) or peer in self._asked:
             raise ProtocolError(f"rank {self.rank} was told to swap models with rank {peer} while a swap with it is under way")
-        self._moving[peer] = 2
         if not parcel.chunks:
-            for event in ModelArrived(peer), ModelSent(peer):
-                self._inboxes[self._connections].append(event)
+            self._events.append(ModelSwapped(peer))
             return
+        self._moving[peer] = 2 * len(parcel.chunks)
         self._asked[peer] = round, peer_round
         theirs = other._asked.get(self.rank) if other._connections == self._connections else None
         if theirs is None:
@@ -174,15 +178,16 @@ class LoopbackTransport:
     def _move(self, peer: Rank) -> None:
         """Schedule the arrival of each chunk at ``peer``; what is there at that time is what arrives."""
         chunks = self._connected().chunks
-        when = self._baton.now + self._world.delay()
+        when = left = self._baton.now + self._world.delay()
         for index, chunk in enumerate(chunks):
             when += len(chunk) / self._world.bandwidth
-            self._baton.at(when, partial(self._land, peer, index, chunk, index + 1 == len(chunks)))
+            self._baton.at(when, partial(self._land, peer, index, chunk))
+            left = max(left, when + self._world.delay())
+            self._post(left, self.rank, _Left(peer, index))
             self.bytes_sent += len(chunk)
-        self._post(when + self._world.delay(), self.rank, ModelSent(peer))
 
-    def _land(self, peer: Rank, index: int, chunk: Bytes, last: bool) -> None:
-        self._world.ranks[peer]._arrive(self._connections, _Chunk(self.rank, index, chunk.copy(), last))
+    def _land(self, peer: Rank, index: int, chunk: Bytes) -> None:
+        self._world.ranks[peer]._arrive(self._connections, _Chunk(self.rank, index, chunk.copy()))
 
     def _take_letter(self, letter: _Letter) -> None:
         peer, message = letter.peer, decode(letter.wire)
@@ -199,13 +204,20 @@ class LoopbackTransport:
         self._write(taken.peer, self._outboxes[taken.peer].heard())
 
     def _take_chunk(self, chunk: _Chunk) -> None:
-        self._connected().deliver(chunk.peer, chunk.number, chunk.data)
-        if chunk.last:
-            self._take_end(ModelArrived(chunk.peer))
+        parcel = self._connected()
+        landed = parcel.lend(chunk.number)
+        landed[:] = chunk.data
+        parcel.deliver(chunk.peer, chunk.number, landed)
+        self._step_on(chunk.peer)
 
-    def _take_end(self, event: ModelArrived | ModelSent) -> None:
-        self._moving[event.peer] -= 1
-        self._events.append(event)
+    def _take_left(self, left: _Left) -> None:
+        self._connected().release(left.peer, left.number)
+        self._step_on(left.peer)
+
+    def _step_on(self, peer: Rank) -> None:
+        self._moving[peer] -= 1
+        if not self._moving[peer]:
+            self._events.append(ModelSwapped(peer))
 
     def _drain(self) -> list[Event]:
         inbox = self._inboxes[self._connections]

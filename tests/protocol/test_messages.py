@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from consensus.errors import ProtocolError
 from consensus.protocol.commands import Mix, StartStep
-from consensus.protocol.events import ModelArrived, ModelSent
+from consensus.protocol.events import ModelSwapped, PeerLost
 from consensus.protocol.messages import WIRE_BYTES, Closed, Engage, Established, Leave, Progress, Ready, Stop, decode, encode
 
 KINDS = [Ready, Engage, Closed, Leave, Established, Progress, Stop]
@@ -41,7 +41,7 @@ def test_kinds_differ_whatever_they_carry() -> None:
     assert Ready(3) != Progress(3)
     assert Ready(3) == Ready(3)
     assert (Ready(3) != Ready(3)) is False
-    assert ModelArrived(1) != ModelSent(1)
+    assert ModelSwapped(1) != PeerLost(1)
     assert StartStep(1) != Ready(1)
     assert len({Ready(3), Progress(3), Leave(3), Stop(3), StartStep(3), Ready(3)}) == 5
     assert Mix(((1, 0.5),)) == Mix(((1, 0.5),))

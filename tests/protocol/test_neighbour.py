@@ -10,7 +10,7 @@ from support.wire import Shuffle, Wire, complete, path, ring, star
 from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
 from consensus.protocol.edge import EdgeState
-from consensus.protocol.events import Control, Event, LeaveWanted, ModelArrived, ModelSent, PeerLost, StepDone, Tick
+from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick
 from consensus.protocol.messages import Closed, Engage, Leave, Ready
 from consensus.protocol.neighbour import NeighbourEngine, Phase
 from consensus.protocol.validate import check_engine
@@ -44,7 +44,7 @@ def says(peer: int, *messages: Any) -> list[Event]:
 
 def exchanged(peer: int, mine: int, theirs: int) -> list[Event]:
     """All that completes an exchange with ``peer``, whose Ready is known."""
-    return [Control(peer, Engage(theirs, mine)), ModelArrived(peer), ModelSent(peer)]
+    return [Control(peer, Engage(theirs, mine)), ModelSwapped(peer)]
 
 
 # -- the handshake ------------------------------------------------------------------------------------------------------
@@ -54,17 +54,19 @@ def test_a_whole_round() -> None:
     e = engine()
     assert feed(e, StepDone(), now=1.0) == [SendControl(1, Ready(1))]
     assert feed(e, *says(1, Ready(1)), now=2.0) == [SendControl(1, Engage(1, 1))]
-    assert feed(e, *says(1, Engage(1, 1)), now=3.0) == [SwapModel(1, 1, 1, 0.5)]
-    assert feed(e, ModelArrived(1), now=4.0) == []
-    assert feed(e, ModelSent(1), now=5.0) == [Mix(((1, 0.5),)), StartStep(1)]
-    assert e.last == (1, 1.0, 5.0, ((1, 1, 0.5, 5.0),), (), "all living neighbours have exchanged")
+    assert feed(e, *says(1, Engage(1, 1)), now=3.0) == [SwapModel(1, 1, 1, 0.5, last=True)]
+    assert feed(e, ModelSwapped(1), now=5.0) == [Mix(((1, 0.5),)), StartStep(1)]
+    assert e.last == (1, 1.0, 5.0, ((1, 1, 0.5, 3.0, 5.0),), (), "all living neighbours have exchanged")
 
 
-def test_a_model_may_have_been_sent_before_it_arrives() -> None:
-    e = engine()
-    feed(e, StepDone(), *says(1, Ready(1), Engage(1, 1)))
-    assert feed(e, ModelSent(1)) == []
-    assert feed(e, ModelArrived(1)) == [Mix(((1, 0.5),)), StartStep(1)]
+def test_the_last_possible_exchange_of_a_round_is_known_as_such() -> None:
+    e = engine(graph=star(5))
+    feed(e, StepDone(), *says(1, Ready(1)), *says(2, Ready(1)), *says(3, Ready(1)))
+    assert feed(e, *says(1, Engage(1, 1))) == [SwapModel(1, 1, 1, 1 / 5, last=False)]
+    feed(e, *says(2, Closed(1, 0)))  # an offer that falls back may be made again
+    assert feed(e, *says(3, Engage(1, 1))) == [SwapModel(3, 1, 1, 1 / 5, last=False)]
+    feed(e, *says(4, Leave(4)))
+    assert feed(e, *says(2, Ready(2), Engage(2, 1)))[-1] == SwapModel(2, 1, 2, 1 / 5, last=True)
 
 
 def test_ready_while_computing_is_answered_when_the_round_opens() -> None:
@@ -92,7 +94,7 @@ def test_engage_for_a_closed_round_is_ignored() -> None:
     assert feed(e, *says(1, Ready(1), Engage(1, 1))) == []
     assert feed(e, StepDone()) == [SendControl(1, Ready(2)), SendControl(1, Engage(2, 1))]
     assert e.edges[1].state is EdgeState.OFFERED
-    assert feed(e, *says(1, Engage(1, 2))) == [SwapModel(1, 2, 1, 0.5)]
+    assert feed(e, *says(1, Engage(1, 2))) == [SwapModel(1, 2, 1, 0.5, last=True)]
 
 
 def test_engage_for_a_closed_round_is_ignored_after_the_next_has_opened() -> None:
@@ -123,10 +125,10 @@ def test_closed_of_an_older_round_voids_nothing() -> None:
 def test_closed_may_overtake_the_end_of_the_model() -> None:
     e = engine()
     feed(e, StepDone(), *says(1, Ready(1), Engage(1, 1)))
-    # The peer has all of my model, and of its own only the sending is complete: it closes, computes, and opens again.
+    # The peer has all of my model and knows that its own has left: it closes, computes, and opens again.
     assert feed(e, *says(1, Closed(1, 1), Ready(2))) == []
     assert e.edges[1].state is EdgeState.MOVING
-    assert feed(e, ModelSent(1), ModelArrived(1)) == [Mix(((1, 0.5),)), StartStep(1)]
+    assert feed(e, ModelSwapped(1)) == [Mix(((1, 0.5),)), StartStep(1)]
     assert feed(e, StepDone()) == [SendControl(1, Ready(2)), SendControl(1, Engage(2, 2))]
 
 
@@ -160,9 +162,8 @@ def test_a_round_does_not_close_while_an_edge_is_offered_or_moves() -> None:
     e = engine(rule=AnyTime())
     feed(e, StepDone(), *says(1, Ready(1)))
     assert close(e) == []
-    assert feed(e, *says(1, Engage(1, 1))) == [SwapModel(1, 1, 1, 0.5)]
-    assert feed(e, ModelArrived(1)) == []
-    assert feed(e, ModelSent(1)) == [Mix(((1, 0.5),)), StartStep(1)]
+    assert feed(e, *says(1, Engage(1, 1))) == [SwapModel(1, 1, 1, 0.5, last=True)]
+    assert feed(e, ModelSwapped(1)) == [Mix(((1, 0.5),)), StartStep(1)]
 
 
 def test_a_round_that_waits_to_close_does_so_when_the_offer_is_void() -> None:
@@ -251,8 +252,8 @@ def test_leaving_closes_an_open_round() -> None:
 def test_leaving_waits_for_a_model_that_moves() -> None:
     e = engine(rule=AnyTime())
     feed(e, StepDone(), *says(1, Ready(1), Engage(1, 1)))
-    assert feed(e, LeaveWanted(), ModelArrived(1)) == []
-    assert feed(e, ModelSent(1)) == [Mix(((1, 0.5),)), StartStep(1), Broadcast(Leave(0))]
+    assert feed(e, LeaveWanted()) == []
+    assert feed(e, ModelSwapped(1)) == [Mix(((1, 0.5),)), StartStep(1), Broadcast(Leave(0))]
 
 
 def test_leave_of_a_peer_while_its_model_moves() -> None:
@@ -261,7 +262,7 @@ def test_leave_of_a_peer_while_its_model_moves() -> None:
     assert feed(e, *says(0, Closed(1, 1), Leave(0))) == []
     assert e.edges[0].state is EdgeState.MOVING
     assert e.view.living == {2}
-    assert feed(e, ModelArrived(0), ModelSent(0)) == []
+    assert feed(e, ModelSwapped(0)) == []
     assert list(e.view.done) == [0]
     assert feed(e, *says(2, Leave(2))) == [Mix(((0, 1 / 3),)), StartStep(1)]
 
@@ -325,7 +326,7 @@ def test_a_death_told_by_another_rank_while_the_model_moves() -> None:
     feed(e, StepDone(), *says(1, Ready(1), Engage(1, 1)))
     assert feed(e, *says(2, Leave(1))) == [DropModel(1)]
     # The transport has not noticed yet, and hands out what the dead rank had sent: all of it is void.
-    assert feed(e, ModelArrived(1), ModelSent(1), *says(1, Closed(1, 1), Ready(2), Engage(2, 1))) == []
+    assert feed(e, ModelSwapped(1), *says(1, Closed(1, 1), Ready(2), Engage(2, 1))) == []
     assert e.edges[1].state is EdgeState.IDLE
     assert feed(e, PeerLost(1)) == []
     assert feed(e, *says(2, Ready(1)), *exchanged(2, 1, 1))[-1] == StartStep(1)
@@ -357,13 +358,13 @@ def test_goodbye_is_not_said_to_the_dead() -> None:
 
 def test_active_weights_wait_for_the_partners_count() -> None:
     e = engine(graph=path(3), rank=1, weights="active")
-    assert feed(e, StepDone(), *says(0, Ready(1), Engage(1, 1)))[-1] == SwapModel(0, 1, 1, None)
-    feed(e, ModelArrived(0), ModelSent(0), *says(2, Ready(5)), *exchanged(2, 1, 5), *says(0, Closed(1, 4)))
+    assert feed(e, StepDone(), *says(0, Ready(1), Engage(1, 1)))[-1] == SwapModel(0, 1, 1, None, last=False)
+    feed(e, ModelSwapped(0), *says(2, Ready(5)), *exchanged(2, 1, 5), *says(0, Closed(1, 4)))
     assert e.phase is Phase.SETTLING
     assert "[2]" in e.describe(0.0)
     assert feed(e, *says(2, Closed(5, 1))) == [Mix(((0, 1 / 5), (2, 1 / 3))), StartStep(1)]
     assert e.last is not None
-    assert [weight for _, _, weight, _ in e.last.exchanges] == [1 / 5, 1 / 3]
+    assert [exchange.weight for exchange in e.last.exchanges] == [1 / 5, 1 / 3]
 
 
 def test_active_weights_do_without_the_count_of_the_dead() -> None:
@@ -383,7 +384,7 @@ def test_a_wish_to_leave_while_settling() -> None:
 def test_under_dtur_a_partners_close_closes() -> None:
     e = engine(graph=star(4), rule=build("dtur"), weights="active")
     feed(e, StepDone(), *says(1, Ready(1)), *says(2, Ready(1), Engage(1, 1)))
-    assert feed(e, *says(2, Closed(1, 1)), ModelArrived(2), ModelSent(2)) == []  # still offered to 1
+    assert feed(e, *says(2, Closed(1, 1)), ModelSwapped(2)) == []  # still offered to 1
     assert feed(e, *says(1, Closed(1, 0)))[-2:] == [Mix(((2, 1 / 2),)), StartStep(1)]
 
 
@@ -419,12 +420,12 @@ def test_leaving_under_full_with_active_weights_finishes_the_round() -> None:
     [
         ([StepDone(), StepDone()], "a step was done while open"),
         ([LeaveWanted(), StepDone()], "a step was done while left"),
-        ([ModelArrived(1)], "a model arrived from rank 1, but that edge is IDLE"),
-        ([StepDone(), *says(1, Ready(1)), ModelSent(1)], "a model was sent to rank 1, but that edge is OFFERED"),
+        ([ModelSwapped(1)], "models were swapped with rank 1, but that edge is IDLE"),
+        ([StepDone(), *says(1, Ready(1)), ModelSwapped(1)], "models were swapped with rank 1, but that edge is OFFERED"),
         (says(2, Ready(1)), "rank 2 is not a neighbour"),
         (says(2, Engage(1, 1)), "rank 2 is not a neighbour"),
         (says(2, Closed(1, 0)), "rank 2 is not a neighbour"),
-        ([ModelArrived(2)], "rank 2 is not a neighbour"),
+        ([ModelSwapped(2)], "rank 2 is not a neighbour"),
     ],
 )
 def test_impossible_events_are_refused_with_the_story(events: list[Event], words: str) -> None:
@@ -452,7 +453,7 @@ def test_the_stall_report() -> None:
         "       0.500 s ago  Control(peer=3, message=Ready(round=4))",
         "       0.500 s ago  Control(peer=3, message=Engage(mine=4, yours=1))",
         "  edge to 4: done with its round 5",
-        "       0.250 s ago  ModelSent(peer=4)",
+        "       0.250 s ago  ModelSwapped(peer=4)",
         "       0.250 s ago  Control(peer=4, message=Closed(round=5, exchanges=1))",
         "       0.250 s ago  Control(peer=4, message=Ready(round=6))",
         "  edge to 5: left",

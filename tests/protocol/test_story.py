@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from consensus.protocol.events import Control, ModelSent, StepDone
+from consensus.protocol.events import Control, ModelSwapped, StepDone
 from consensus.protocol.messages import Ready
 from consensus.protocol.story import Story
 
@@ -10,11 +10,11 @@ from consensus.protocol.story import Story
 def test_old_events_are_dropped() -> None:
     story = Story(length=3)
     for second in range(5):
-        story.record(float(second), ModelSent(second))
+        story.record(float(second), ModelSwapped(second))
     assert story.tell(now=4.0).splitlines() == [
-        "   2.000 s ago  ModelSent(peer=2)",
-        "   1.000 s ago  ModelSent(peer=3)",
-        "   0.000 s ago  ModelSent(peer=4)",
+        "   2.000 s ago  ModelSwapped(peer=2)",
+        "   1.000 s ago  ModelSwapped(peer=3)",
+        "   0.000 s ago  ModelSwapped(peer=4)",
     ]
     assert story.latest == 4.0
 

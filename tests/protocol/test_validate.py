@@ -9,9 +9,9 @@ from support.wire import path, star
 
 from consensus.errors import ProtocolError
 from consensus.protocol.commands import StartStep
-from consensus.protocol.events import Control, ModelArrived, ModelSent, StepDone
+from consensus.protocol.events import Control, ModelSwapped, StepDone
 from consensus.protocol.messages import Engage, Ready
-from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord
+from consensus.protocol.neighbour import Exchange, NeighbourEngine, Phase, RoundRecord
 from consensus.protocol.validate import check_engine, check_record, check_symmetry
 from consensus.rules import build
 
@@ -24,8 +24,7 @@ def open_engine() -> NeighbourEngine:
         engine.handle(Control(peer, Ready(1)), 0.0)
     for peer in (1, 2):
         engine.handle(Control(peer, Engage(1, 1)), 0.0)
-    engine.handle(ModelArrived(1), 0.0)
-    engine.handle(ModelSent(1), 0.0)
+    engine.handle(ModelSwapped(1), 0.0)
     return engine
 
 
@@ -64,7 +63,7 @@ def lose_living(engine: NeighbourEngine) -> None:
 
 
 def double(engine: NeighbourEngine) -> None:
-    engine.last = RoundRecord(1, 0.0, 0.0, ((1, 1, 0.2, 0.0), (1, 2, 0.2, 0.0)), (), "")
+    engine.last = RoundRecord(1, 0.0, 0.0, (Exchange(1, 1, 0.2, 0.0, 0.0), Exchange(1, 2, 0.2, 0.0, 0.0)), (), "")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,7 @@ def test_going_on_while_edges_move_is_found() -> None:
 
 
 def record(round_: int, *exchanges: tuple[int, int, float], backups: tuple[int, ...] = ()) -> RoundRecord:
-    return RoundRecord(round_, 0.0, 1.0, tuple((*exchange, 0.5) for exchange in exchanges), backups, "why")
+    return RoundRecord(round_, 0.0, 1.0, tuple(Exchange(*exchange, 0.25, 0.5) for exchange in exchanges), backups, "why")
 
 
 @pytest.mark.parametrize(

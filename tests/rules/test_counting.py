@@ -73,7 +73,7 @@ def test_full_makes_the_same_doubly_stochastic_matrix_each_round(weights: str) -
     for k in range(1, 6):
         matrix = [[0.0] * 6 for _ in range(6)]
         for i, records in enumerate(net.records):
-            for j, theirs, weight, _ in records[k - 1].exchanges:
+            for j, theirs, weight, *_ in records[k - 1].exchanges:
                 assert theirs == k
                 matrix[i][j] = weight
                 assert weight == edge_weight(len(graph[i]), len(graph[j]))
@@ -88,7 +88,7 @@ def test_active_weights_are_those_of_the_exchanges_of_both_ends(name: str) -> No
     found = 0
     for i, records in enumerate(net.records):
         for record in records:
-            for j, theirs, weight, _ in record.exchanges:
+            for j, theirs, weight, *_ in record.exchanges:
                 assert weight == edge_weight(count[i, record.round], count[j, theirs])
                 found += 1
     assert found > 50

@@ -79,9 +79,9 @@ class Bad(NeighbourEngine):
 
 
 class DoesNotConsumeReady(Bad):
-    def _move_if_agreed(self, edge: Edge) -> None:
+    def _move_if_agreed(self, edge: Edge, now: float) -> None:
         ready = edge.ready
-        super()._move_if_agreed(edge)
+        super()._move_if_agreed(edge, now)
         edge.ready = ready
 
 
@@ -132,12 +132,6 @@ class PassesDeathsOnAfterItsGoodbye(Bad):
             self._out.append(Broadcast(Leave(event.peer)))
 
 
-class DoneWhenArrived(Bad):
-    def _complete(self, edge: Edge, now: float) -> None:
-        edge.sent = edge.arrived
-        super()._complete(edge, now)
-
-
 class TakesItsOfferBack(Bad):
     def _engage(self, peer: int, message: Engage, now: float) -> None:
         edge = self._edge(peer)
@@ -169,16 +163,9 @@ def test_bad_engines_are_found(engine: type[NeighbourEngine], system: Explorer, 
     assert caught.value.__notes__[0].startswith("after:\nrank ")
 
 
-@pytest.mark.parametrize(
-    ("engine", "words"),
-    [
-        (DoneWhenArrived, "was sent to rank|while it was being sent|while its model is being sent"),
-        (IgnoresClosed, "wait, and nothing can happen"),
-    ],
-)
-def test_bad_engines_are_found_by_random_runs(engine: type[NeighbourEngine], words: str) -> None:
-    with pytest.raises((WireError, ProtocolError), match=words):
-        Wire(ring(4), build("static_backup"), rounds=30, engine=engine).run()
+def test_a_bad_engine_is_found_by_random_runs() -> None:
+    with pytest.raises(WireError, match="wait, and nothing can happen"):
+        Wire(ring(4), build("static_backup"), rounds=30, engine=IgnoresClosed).run()
 
 
 def test_the_cycle_of_waiting_offers_is_found() -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
 from consensus.protocol.decision import ActiveWeights, Close, Decision, Rule, View
-from consensus.protocol.events import Control, Event, LeaveWanted, ModelArrived, ModelSent, PeerLost, StepDone, Tick
+from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick
 from consensus.protocol.messages import Established, Leave, Message, decode, encode
 from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord
 from consensus.protocol.validate import check_engine, check_symmetry
@@ -87,6 +87,8 @@ class Network:
         self.ended: set[tuple[int, int]] = set()
         """Channels whose sender has said its own Leave."""
         self.transfers: dict[tuple[int, int], Transfer] = {}
+        self.halves: dict[tuple[int, int], int] = {}
+        """(rank, peer): how many of the two ends of the swap under way the rank has seen."""
         self.dropped: set[tuple[int, int]] = set()
         """(rank, peer): the rank has given up the model of a peer that died."""
         self.received: list[dict[int, list[float]]] = [{} for _ in range(n)]
@@ -144,7 +146,7 @@ class Network:
             self.received[receiver][sender] = transfer.model
         transfer.arrived = True
         self._tidy(sender, receiver)
-        self.feed(receiver, ModelArrived(sender))
+        self._end_if_over(receiver, sender)
 
     def _sent(self, sender: int, receiver: int, pair: tuple[int, int]) -> None:
         transfer = self.transfers.get((sender, receiver))
@@ -154,7 +156,14 @@ class Network:
             raise WireError(f"rank {sender} wrote its model while it was being sent to rank {receiver}")
         transfer.sent = True
         self._tidy(sender, receiver)
-        self.feed(sender, ModelSent(receiver))
+        self._end_if_over(sender, receiver)
+
+    def _end_if_over(self, i: int, j: int) -> None:
+        """Tell rank i that the swap with j is over, once the model of j has come and its own one has left."""
+        self.halves[i, j] = self.halves.get((i, j), 0) + 1
+        if self.halves[i, j] == 2:
+            del self.halves[i, j]
+            self.feed(i, ModelSwapped(j))
 
     def _tidy(self, sender: int, receiver: int) -> None:
         transfer = self.transfers[sender, receiver]

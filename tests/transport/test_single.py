@@ -14,6 +14,12 @@ from consensus.transport.single import SingleTransport
 class Nothing:
     chunks: tuple[Bytes, ...] = ()
 
+    def lend(self, index: int) -> Bytes:
+        raise NotImplementedError
+
+    def release(self, peer: int, index: int) -> None:
+        raise NotImplementedError
+
     def deliver(self, peer: int, index: int, data: Bytes) -> None:
         raise NotImplementedError
 
