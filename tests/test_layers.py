@@ -22,7 +22,7 @@ LAYERS = [
         "allreduce", "buffers", "checkpoint", "data", "driver", "flat", "handle", "models", "neighbours", "optim",
         "region", "statistics", "trace",
     },
-    {"config", "doctor", "launcher", "run"},
+    {"config", "doctor", "launcher", "report", "run"},
     {"cli", "__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

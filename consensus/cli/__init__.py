@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from consensus import __version__
-from consensus.cli import compare, demo, doctor, launch, run
+from consensus.cli import compare, demo, doctor, launch, report, run
 from consensus.cli.ending import Commands
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ _UNREAD = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 
 app.command("run")(run.run)
 app.command("compare")(compare.compare)
+app.command("report", cls=report.OptionalValues)(report.report)
 app.command("launch", context_settings=_PASS_ON)(launch.launch)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

@@ -44,7 +44,7 @@ def draw(graph: nx.Graph[int], path: str | Path, *, title: str = "", seed: int =
     from matplotlib.figure import Figure
 
     n = graph.number_of_nodes()
-    positions = _positions(graph, seed)
+    positions = layout(graph, seed)
     chosen = backbone(graph.adj)
     others = [edge for edge in graph.edges() if (min(edge), max(edge)) not in set(chosen)]
     figure = Figure(figsize=(7, 7), layout="constrained")
@@ -68,7 +68,16 @@ def draw(graph: nx.Graph[int], path: str | Path, *, title: str = "", seed: int =
         raise TopologyError(f"cannot write the picture {path}: {error}") from None
 
 
-def _positions(graph: nx.Graph[int], seed: int) -> Mapping[int, NDArray[np.float64]]:
+def layout(graph: nx.Graph[int], seed: int = 0) -> Mapping[int, NDArray[np.float64]]:
+    """Where to draw the ranks: [x, y] of each, the same for the same graph and seed.
+
+    Parameters
+    ----------
+    graph
+        As :func:`consensus.topology.build` returns it.
+    seed
+        Of the positions in large graphs.
+    """
     circle = nx.circular_layout(graph)
     n = graph.number_of_nodes()
     if n < 3 or nx.density(graph) == 1:

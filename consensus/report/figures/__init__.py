@@ -1,0 +1,1 @@
+"""The report's figures: each module draws one group, as Plotly figures without colours of the page's own."""
