@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
 from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
 from consensus.protocol.events import Control, Event, LeaveWanted, StepDone, Tick
@@ -21,6 +20,8 @@ from consensus.types import Rank, Seconds
 Recorder: TypeAlias = Callable[[Seconds, Event, list[Command]], None]
 """Takes down what an engine was told, when, and what it made of it."""
 
+_COMPUTING = Phase.COMPUTING
+_FOR_THE_APPLICATION = frozenset({Progress, Stop})
 _LOG = logging.getLogger("consensus")
 
 
@@ -40,8 +41,7 @@ class Mixer(Parcel, Protocol):
         """Average: x <- (1 - sum w_j) x + sum w_j x_j."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoundTimes:
+class RoundTimes(NamedTuple):
     """Where one round's time went, seconds: the local step, waiting for others, and averaging arithmetic."""
 
     compute: Seconds
@@ -116,6 +116,7 @@ class Driver:
     ) -> None:
         self.engine = engine
         self._transport = transport
+        self._now = transport.now
         self._mixer = mixer
         self._timed = _Timed(mixer, transport.now)
         self._stall_warning = stall_warning
@@ -130,9 +131,9 @@ class Driver:
 
     def exchange(self) -> RoundRecord:
         """Run one round: the local step is done; return when it is closed and mixed."""
-        transport, timed = self._transport, self._timed
-        transport.pace(self.engine.view.round + 1, transport.now() - self._step_began)
-        opened = transport.now()
+        transport, timed, now = self._transport, self._timed, self._now
+        transport.pace(self.engine.view.round + 1, now() - self._step_began)
+        opened = now()
         timed.seconds = 0.0
         self._replacing = False
         # What came while this rank computed is history by now; the round opens on the present state of the neighbours.
@@ -140,13 +141,14 @@ class Driver:
             self._feed(event)
         self._mixer.begin()
         self._feed(StepDone())
-        self._run_until(Phase.COMPUTING)
-        closed = transport.now()
+        if self.engine.phase is not _COMPUTING:
+            self._run_until(_COMPUTING)
+        closed = now()
         record = self.engine.last
         assert record is not None
         if self._on_round is not None:
             self._on_round(record, RoundTimes(opened - self._step_began, closed - opened - timed.seconds, timed.seconds))
-        self._step_began = transport.now()
+        self._step_began = now()
         return record
 
     def send_all(self, message: Message) -> None:
@@ -161,41 +163,43 @@ class Driver:
 
     def drain(self) -> None:
         """After :meth:`leave`: take in what the others still send until they have left as well, then free the transport."""
-        self._run_until(Phase.FINISHED)
+        if self.engine.phase is not Phase.FINISHED:
+            self._run_until(Phase.FINISHED)
         self._transport.disconnect()
 
     def _run_until(self, *phases: Phase) -> None:
-        engine, transport = self.engine, self._transport
-        warn_at = transport.now() + self._stall_warning
-        while engine.phase not in phases:
-            until = warn_at if self._wake_at is None else min(warn_at, self._wake_at)
-            for event in transport.wait(until):
-                self._feed(event)
-            if self._wake_at is not None or engine.phase not in phases:
-                now = transport.now()
-                if self._wake_at is not None and now >= self._wake_at:
-                    self._feed(Tick())
-                if now >= warn_at and engine.phase is not Phase.LEFT:
+        engine, wait, feed = self.engine, self._transport.wait, self._feed
+        warn_at = self._now() + self._stall_warning
+        while True:
+            for event in wait(warn_at if self._wake_at is None else min(warn_at, self._wake_at)):
+                feed(event)
+            if engine.phase in phases:
+                return
+            now = self._now()
+            if self._wake_at is not None and now >= self._wake_at:
+                self._wake_at = None
+                feed(Tick())
+                if engine.phase in phases:
+                    return
+            if now >= warn_at:
+                warn_at = now + self._stall_warning
+                if engine.phase is not Phase.LEFT:
                     _LOG.warning("stalled, and goes on waiting:\n%s", engine.describe(now))
-                if now >= warn_at:
-                    warn_at = now + self._stall_warning
 
     def _feed(self, event: Event) -> None:
-        if type(event) is Control and type(event.message) in (Progress, Stop):
+        if type(event) is Control and type(event.message) in _FOR_THE_APPLICATION:
             if self._on_message is not None:
                 self._on_message(event.peer, event.message)
             return
-        if type(event) is Tick:
-            self._wake_at = None
-        now = self._transport.now()
+        now = self._now()
         commands = self.engine.handle(event, now)
         if self._recorder is not None:
             self._recorder(now, event, commands)
         for command in commands:
-            self._DO[type(command)](self, command)
-
-    def _send(self, command: SendControl) -> None:
-        self._transport.send(command.peer, command.message)
+            if isinstance(command, SendControl):  # most are
+                self._transport.send(command.peer, command.message)
+            else:
+                self._DO[type(command)](self, command)
 
     def _broadcast(self, command: Broadcast) -> None:
         transport = self._transport
@@ -214,9 +218,9 @@ class Driver:
 
     def _mix(self, command: Mix) -> None:
         self._replace()
-        begin = self._transport.now()
+        begin = self._now()
         self._mixer.mix(command.weights)
-        self._timed.seconds += self._transport.now() - begin
+        self._timed.seconds += self._now() - begin
 
     def _replace(self) -> None:
         if self._before_mix is not None and not self._replacing:
@@ -231,7 +235,6 @@ class Driver:
         self._wake_at = None
 
     _DO: ClassVar[dict[type, Callable[..., None]]] = {
-        SendControl: _send,
         Broadcast: _broadcast,
         SwapModel: _swap,
         DropModel: _drop,

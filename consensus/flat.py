@@ -262,9 +262,10 @@ class FlatModel:
                 arriving.store.clear()
         for chunk in self._chunks:
             chunk.mix()
-        shares = [1.0 - sum(weight for _, weight in weights), *(weight for _, weight in weights)]
         for region in self._regions:
-            region.pool(shares, [self._expected[peer].rows[region] for peer, _ in weights] if region.tail else ())
+            if region.tail:
+                shares = [1.0 - sum(weight for _, weight in weights), *(weight for _, weight in weights)]
+                region.pool(shares, [self._expected[peer].rows[region] for peer, _ in weights])
             region.publish()
         self._expected.clear()
 

@@ -98,11 +98,11 @@ class Handle(ABC):
             raise ConfigError("optimizer.step() inside averaged(): the model there is lent and put back after; train outside")
         if _count(self.optimizer) != self._trainable:
             raise ConfigError("a parameter group was added to the optimizer after consensus.attach; add it first, then attach")
-        if any(parameter.requires_grad for parameter in self._frozen):
+        if self._frozen and any(parameter.requires_grad for parameter in self._frozen):
             raise ConfigError(
                 "a parameter that was frozen at consensus.attach requires a gradient now; unfreeze first, then attach again"
             )
-        self._step_begins(closure=any(callable(value) for value in (*args[1:], *kwargs.values())))
+        self._step_begins(closure=(len(args) > 1 or bool(kwargs)) and any(map(callable, (*args[1:], *kwargs.values()))))
         if self.before_change is not None:
             self.before_change()
 
@@ -168,4 +168,4 @@ class Handle(ABC):
 
 
 def _count(optimizer: Optimizer) -> int:
-    return sum(len(group["params"]) for group in optimizer.param_groups)
+    return sum([len(group["params"]) for group in optimizer.param_groups])

@@ -66,11 +66,22 @@ class Chunk:
 
     def lend(self) -> Bytes:
         """Return memory in which one may arrive, shape like :attr:`data`."""
-        return self.spare.pop() if self.spare else np.empty(self.data.size, np.uint8)
+        if self.spare:
+            return self.spare.pop()
+        data: Bytes = np.empty(self.data.size, np.uint8)
+        self.region.numbers[id(data)] = data, torch.from_numpy(data).view(self.own.dtype)
+        return data
+
+    def _numbers(self, data: Bytes) -> Tensor:
+        # Looked up where it can be: to make a tensor of an array takes as long as to average a small model.
+        lent, numbers = self.region.numbers.get(id(data), (None, self.own))
+        if lent is not data:
+            return torch.from_numpy(data[: self.body_bytes]).view(self.own.dtype)
+        return numbers if self.body_bytes == data.size else numbers[: len(self.own)]
 
     def add(self, data: Bytes, weight: float, last: bool) -> None:
         """Accumulate the body's part of ``data``, which may be kept; mix if this is the ``last`` of all that moves."""
-        numbers = torch.from_numpy(data[: self.body_bytes]).view(self.own.dtype)
+        numbers = self._numbers(data)
         if self.region.summed:
             self._sum_up(numbers, weight)
             self.spare.append(data)
@@ -136,6 +147,8 @@ class Region:
         self.accumulated_in = ACCUMULATED_IN[dtype]
         self.summed = self.accumulated_in is not dtype
         self.zero = torch.zeros(1, dtype=self.accumulated_in)
+        self.numbers: dict[int, tuple[Bytes, Tensor]] = {}
+        """Memory for chunks by its id, with the same memory as numbers."""
         self.spare: dict[int, list[Bytes]] = {}
         """Memory for chunks on their way, by size."""
 

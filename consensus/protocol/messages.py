@@ -37,14 +37,14 @@ def tagged(cls: type[_T]) -> type[_T]:
 
 @tagged
 class Ready(NamedTuple):
-    """To every neighbour when a round opens: "my step is done, I can exchange"."""
+    """To every neighbour when a round opens, but those that get an Engage: "my step is done, I can exchange"."""
 
     round: Round
 
 
 @tagged
 class Engage(NamedTuple):
-    """ "I want to swap my round `mine` with your round `yours`"."""
+    """ "I want to swap my round `mine` with your round `yours`"; the first a peer hears of `mine` if that opened after `yours`."""
 
     mine: Round
     yours: Round
@@ -101,10 +101,11 @@ class Stop(NamedTuple):
 Message: TypeAlias = Ready | Engage | Closed | Leave | Established | Progress | Stop
 
 _KINDS: tuple[type[Any], ...] = (Ready, Engage, Closed, Leave, Established, Progress, Stop)
-_KIND = dict(enumerate(_KINDS))
 _CODE = {cls: code for code, cls in enumerate(_KINDS)}
 _ARITY = tuple(len(cls._fields) for cls in _KINDS)
 _FIELDS = max(_ARITY)
+_KIND = {code: (cls, 1 + arity) for code, (cls, arity) in enumerate(zip(_KINDS, _ARITY, strict=True))}
+_record: Any = tuple.__new__  # what the named tuples' own constructors come to, without a call in between
 _PAD = tuple((0,) * (_FIELDS - arity) for arity in _ARITY)
 _WIRE = struct.Struct(f"<{1 + _FIELDS}q")
 
@@ -127,8 +128,10 @@ def decode(buffer: bytes | bytearray | memoryview) -> Message:
         If the bytes are not one of this version's messages.
     """
     try:
-        code, *fields = _WIRE.unpack_from(buffer)
-        return _KIND[code](*fields[: _ARITY[code]])  # type: ignore[no-any-return]
+        fields = _WIRE.unpack_from(buffer)
+        kind, end = _KIND[fields[0]]
+        message: Message = _record(kind, fields[1:end])
+        return message
     except (struct.error, KeyError) as error:
         raise ProtocolError(
             f"not a control message of this version: {bytes(buffer)[:WIRE_BYTES].hex()} ({error}); "

@@ -180,7 +180,10 @@ class NeighbourEngine:
         out: list[Command] = []
         self._out = out
         self.story.record_pair((now, event))
-        self._EVENTS[type(event)](self, event, now)
+        if isinstance(event, Control):  # most are
+            self._MESSAGES[type(event.message)](self, event.peer, event.message, now)
+        else:
+            self._EVENTS[type(event)](self, event, now)
         phase = self.phase
         if phase is _OPEN:
             if self._verdict is None and self._changed:
@@ -203,20 +206,14 @@ class NeighbourEngine:
         self._verdict = None
         self._changed = True
         self._wake_at = None
+        self._unmatched = len(view.living)
         ready = Ready(view.round)
-        living = []
         for edge in self.edges.values():
             edge.reset()  # of a departed peer too: it may have left after the exchange of my last round
-            if not edge.gone:
-                living.append(edge)
-                self._out.append(SendControl(edge.peer, ready))
-        self._unmatched = len(living)
-        for edge in living:
             if edge.ready:
-                self._offer(edge, now)
-
-    def _control(self, event: Control, now: Seconds) -> None:
-        self._MESSAGES[type(event.message)](self, event.peer, event.message, now)
+                self._offer(edge, now)  # says that this round is ready, too
+            elif not edge.gone:
+                self._out.append(SendControl(edge.peer, ready))
 
     def _tick(self, event: Tick, now: Seconds) -> None:
         if self._wake_at is not None and now >= self._wake_at:
@@ -232,20 +229,24 @@ class NeighbourEngine:
     # -- messages -------------------------------------------------------------------------------------------------------
 
     def _ready(self, peer: Rank, message: Ready, now: Seconds) -> None:
-        edge = self._edge(peer)
-        if edge.gone:
-            return  # another rank told of its death before its own last messages came
-        edge.ready = message.round
-        # Also while the round waits to close: peers that have offered themselves wait for an answer, and around a cycle of the
-        # graph each could wait for the next. It delays the close by at most one exchange per edge.
-        if self.phase is _OPEN and edge.state is _IDLE:
-            self._offer(edge, now)
+        self._is_ready(self._edge(peer), message.round, now)
 
     def _engage(self, peer: Rank, message: Engage, now: Seconds) -> None:
         edge = self._edge(peer)
         edge.engaged = (message.mine, message.yours)
         if edge.state is _OFFERED:
             self._move_if_agreed(edge, now)
+        else:
+            self._is_ready(edge, message.mine, now)
+
+    def _is_ready(self, edge: Edge, round: Round, now: Seconds) -> None:
+        if edge.gone:
+            return  # another rank told of its death before its own last messages came
+        edge.ready = round
+        # Also while the round waits to close: peers that have offered themselves wait for an answer, and around a cycle of the
+        # graph each could wait for the next. It delays the close by at most one exchange per edge.
+        if self.phase is _OPEN and edge.state is _IDLE:
+            self._offer(edge, now)
 
     def _closed(self, peer: Rank, message: Closed, now: Seconds) -> None:
         edge = self._edge(peer)
@@ -330,19 +331,21 @@ class NeighbourEngine:
 
     def _close(self, verdict: Close, now: Seconds) -> None:
         view = self.view
-        closed = Closed(view.round, len(view.done))
-        for peer, edge in self.edges.items():
-            # Where the round has exchanged, its Ready is used up at both ends and no Engage is open: there is nothing to
-            # withdraw, and only active weights want to know the number of exchanges.
-            if not edge.gone and (self._active or edge.state is not _DONE):
-                self._out.append(SendControl(peer, closed))
+        done = view.done
+        # Where the round has exchanged, its Ready is used up at both ends and no Engage is open: there is nothing to withdraw, and
+        # only active weights want to know the number of exchanges.
+        if self._active or self._unmatched:
+            closed = Closed(view.round, len(done))
+            for peer, edge in self.edges.items():
+                if not edge.gone and (self._active or edge.state is not _DONE):
+                    self._out.append(SendControl(peer, closed))
         view.is_open = False
         self.last = RoundRecord(
             view.round,
             view.opened_at,
             now,
-            tuple([self._exchange(self.edges[peer], when) for peer, when in view.done.items()]),
-            tuple(sorted(view.living - view.done.keys())),
+            tuple([self._exchange(self.edges[peer], when) for peer, when in done.items()]),
+            tuple(sorted(view.living - done.keys())) if self._unmatched else (),
             verdict.reason,
         )
         self.phase = _SETTLING
@@ -448,7 +451,6 @@ class NeighbourEngine:
 
     _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {
         StepDone: _step_done,
-        Control: _control,
         ModelSwapped: _swapped,
         PeerLost: _lost,
         Tick: _tick,

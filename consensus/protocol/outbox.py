@@ -106,6 +106,9 @@ class Outbox:
         list of Message
             What was held, to be put on the wire now, in this order.
         """
+        if not self._held:
+            self._released = 0
+            return []
         released, self._held = self._held, []
         self._released = min(len(released), self._limit)
         return released

@@ -46,6 +46,9 @@ def check_engine(engine: NeighbourEngine, commands: Iterable[Command] = ()) -> N
                 engine,
                 f"edge to {edge.peer} is offered to a rank that has left",
             )
+    if engine.phase is Phase.OPEN:
+        to_come = sum(not edge.gone and edge.state < EdgeState.MOVING for edge in edges)
+        _require(engine._unmatched == to_come, engine, f"{engine._unmatched} exchanges are said to be possible still, not {to_come}")
     _require(
         engine.view.is_open == (engine.phase is Phase.OPEN),
         engine,

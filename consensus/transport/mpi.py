@@ -196,15 +196,15 @@ class _Connection:
             self._write(peer, released)
 
     def _write(self, peer: Rank, messages: list[Message]) -> None:
-        tag = self._tag[peer]
+        tag, sends = self._tag[peer], self._sends
         self.bytes_sent += WIRE_BYTES * len(messages)
         probe = messages.pop() if self._outboxes[peer].probing else None
         for message in messages:
-            self._sends.append(self.comm.Isend(encode(message), peer, tag))
+            sends.append(self.comm.Isend(encode(message), peer, tag))
         if probe is not None:
             # A synchronous send completes when the peer has matched it, and so all before it: the sign of life wanted.
             self._probes.append((self.comm.Issend(encode(probe), peer, tag), peer))
-        if len(self._sends) >= self._reap_at:
+        if len(sends) >= self._reap_at:
             self._testsome(self._sends)
             self._sends = [request for request in self._sends if request]
             self._reap_at = REAP + 2 * len(self._sends)
@@ -267,9 +267,8 @@ class MpiTransport:
         self._link: _Connection | None = None
         self._connections = self._sent_before = 0
 
-    def now(self) -> Seconds:
-        """Seconds on the machine's monotonic clock."""
-        return time.monotonic()
+    now = staticmethod(time.monotonic)
+    """Seconds on the machine's monotonic clock."""
 
     def sleep(self, duration: Seconds) -> None:
         """Sleep."""

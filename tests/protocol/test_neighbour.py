@@ -72,7 +72,7 @@ def test_the_last_possible_exchange_of_a_round_is_known_as_such() -> None:
 def test_ready_while_computing_is_answered_when_the_round_opens() -> None:
     e = engine()
     assert feed(e, *says(1, Ready(4))) == []
-    assert feed(e, StepDone()) == [SendControl(1, Ready(1)), SendControl(1, Engage(1, 4))]
+    assert feed(e, StepDone()) == [SendControl(1, Engage(1, 4))]  # says Ready(1), too
 
 
 def test_ready_withdrawn_while_computing_is_not_answered() -> None:
@@ -83,7 +83,22 @@ def test_ready_withdrawn_while_computing_is_not_answered() -> None:
 def test_the_last_ready_counts() -> None:
     e = engine()
     feed(e, *says(1, Ready(4), Closed(4, 0), Ready(5)))
-    assert feed(e, StepDone()) == [SendControl(1, Ready(1)), SendControl(1, Engage(1, 5))]
+    assert feed(e, StepDone()) == [SendControl(1, Engage(1, 5))]
+
+
+def test_an_engage_may_be_the_first_that_is_heard_of_a_round() -> None:
+    e = engine()
+    feed(e, StepDone())
+    assert feed(e, *says(1, Engage(4, 1))) == [SendControl(1, Engage(1, 4)), SwapModel(1, 1, 4, 0.5, last=True)]
+
+
+def test_an_engage_for_a_closed_round_says_that_its_sender_is_ready() -> None:
+    e = engine(rule=AnyTime())
+    feed(e, StepDone())
+    close(e)
+    assert feed(e, *says(1, Engage(4, 1))) == []
+    assert feed(e, StepDone()) == [SendControl(1, Engage(2, 4))]
+    assert feed(e, *says(1, Engage(4, 2))) == [SwapModel(1, 2, 4, 0.5, last=True)]
 
 
 def test_engage_for_a_closed_round_is_ignored() -> None:
@@ -92,7 +107,7 @@ def test_engage_for_a_closed_round_is_ignored() -> None:
     assert close(e) == [SendControl(1, Closed(1, 0)), StartStep(1)]
     # The peer answered my Ready(1) before it saw Closed(1).
     assert feed(e, *says(1, Ready(1), Engage(1, 1))) == []
-    assert feed(e, StepDone()) == [SendControl(1, Ready(2)), SendControl(1, Engage(2, 1))]
+    assert feed(e, StepDone()) == [SendControl(1, Engage(2, 1))]
     assert e.edges[1].state is EdgeState.OFFERED
     assert feed(e, *says(1, Engage(1, 2))) == [SwapModel(1, 2, 1, 0.5, last=True)]
 
@@ -129,7 +144,7 @@ def test_closed_may_overtake_the_end_of_the_model() -> None:
     assert feed(e, *says(1, Closed(1, 1), Ready(2))) == []
     assert e.edges[1].state is EdgeState.MOVING
     assert feed(e, ModelSwapped(1)) == [Mix(((1, 0.5),)), StartStep(1)]
-    assert feed(e, StepDone()) == [SendControl(1, Ready(2)), SendControl(1, Engage(2, 2))]
+    assert feed(e, StepDone()) == [SendControl(1, Engage(2, 2))]
 
 
 def test_a_newer_ready_survives_the_end_of_an_older_exchange() -> None:
@@ -137,7 +152,7 @@ def test_a_newer_ready_survives_the_end_of_an_older_exchange() -> None:
     feed(e, StepDone(), *says(0, Ready(7)), *exchanged(0, 1, 7))
     assert feed(e, *says(0, Closed(7, 1), Ready(8))) == []
     close(e)
-    assert feed(e, StepDone()) == [SendControl(0, Ready(2)), SendControl(2, Ready(2)), SendControl(0, Engage(2, 8))]
+    assert feed(e, StepDone()) == [SendControl(0, Engage(2, 8)), SendControl(2, Ready(2))]
 
 
 def test_a_used_ready_is_not_answered_again() -> None:
