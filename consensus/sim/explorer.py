@@ -17,7 +17,8 @@ looked up, so the engine's own code runs a few thousand times for millions of st
 
 *Reduction.* With ``reduce`` an action that commutes with everything else that could happen before it is taken at once and
 alone, so that states do not multiply by the orders in which such actions could come. These are: a message that changes nothing,
-now or later (to a rank that has left, a Closed of a round that is not known any more); and, where
+now or later (to a rank that has left, an Engage of a closed round by a peer known to be ready, a Closed of a round that is not
+known any more); and, where
 nobody dies or leaves early, the answer to an offer, leaving when the rounds are over,
 and under AnyTime whatever brings a busy edge forward (no decision looks at exchanges there, and a decision to close while an
 edge is busy comes to the same as one right after). Every set of exchanges that can happen still does; the tests compare the two
@@ -253,7 +254,8 @@ class _Search:
         freely = self.eager and self.any_time
         if isinstance(message, Engage):
             answer = edge.state is EdgeState.OFFERED and edge.partner == message.mine and frozen.round == message.yours
-            return self.eager and answer
+            known = edge.ready == message.mine and message.yours != frozen.round
+            return known or (self.eager and answer)
         if isinstance(message, Closed):
             offered = edge.state is EdgeState.OFFERED and edge.partner == message.round
             unknown = edge.ready != message.round and not offered and self.system.weights == "static"
