@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Self
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -18,6 +17,8 @@ from consensus.handle import Handle
 from consensus.protocol.decision import Rule
 from consensus.protocol.messages import Message
 from consensus.protocol.neighbour import NeighbourEngine, Weights
+from consensus.recording.writer import EventWriter
+from consensus.step_scale import ScaledStep, StepScale, factor
 from consensus.transport.base import Transport
 from consensus.transport.launched import ends_job
 from consensus.types import Rank, Seconds
@@ -51,14 +52,18 @@ class NeighbourHandle(Handle):
         weights: Weights,
         stall_warning: Seconds,
         on_message: Callable[[Rank, Message], None] | None = None,
+        recorder: EventWriter | None = None,
+        step_scale: StepScale = "none",
     ) -> None:
         super().__init__(model, optimizer, flat, transport)
+        self._scaled = ScaledStep(optimizer) if step_scale == "participation" else None
         self.rule = rule
         self._adjacency = adjacency
         self._every = every
         self._weights = weights
         self._stall_warning = stall_warning
         self._on_message = on_message
+        self._recorder = recorder
         self._steps = 0
         self._combines_first = order == "combine-adapt"
         self._combine_due = self._combines_first
@@ -79,6 +84,8 @@ class NeighbourHandle(Handle):
 
     def _open(self) -> Driver:
         engine = NeighbourEngine(self.rank, self._adjacency, self.rule, weights=self._weights)
+        if self._recorder is not None:
+            self._recorder.begin(engine, weights=self._weights)
         return Driver(
             engine,
             self.transport,
@@ -87,6 +94,7 @@ class NeighbourHandle(Handle):
             on_message=self._on_message,
             before_mix=self._before_mix,
             on_round=self._count_round,
+            recorder=None if self._recorder is None else self._recorder.record,
             step_began=self._paused_at,
         )
 
@@ -106,9 +114,13 @@ class NeighbourHandle(Handle):
                 "came since the last step; call the attached model itself (not a part or a copy of it, not after model.eval()), "
                 'or use order="adapt-combine"'
             )
+        if self._scaled is not None and self._driver is not None:
+            engine = self._driver.engine
+            self._scaled.begin(factor(engine.participation, engine.view.round))
 
-    @torch.no_grad()
     def _step_ended(self) -> None:
+        if self._scaled is not None:
+            self._scaled.end()
         self._steps += 1
         if self._steps % self._every == 0:
             if self._combines_first:
@@ -116,7 +128,6 @@ class NeighbourHandle(Handle):
             else:
                 self._exchange()
 
-    @torch.no_grad()
     def combine_before_forward(self) -> None:
         """Average if that is due; a forward pass in training mode is about to begin."""
         if self._combine_due and not self._lent:

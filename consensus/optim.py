@@ -17,8 +17,10 @@ from consensus.neighbours import NeighbourHandle, Order
 from consensus.protocol.decision import Rule
 from consensus.protocol.messages import Message
 from consensus.protocol.neighbour import Weights
+from consensus.recording.writer import EventWriter
 from consensus.rules import RULES
 from consensus.rules import build as build_rule
+from consensus.step_scale import StepScale
 from consensus.transport.base import Transport
 from consensus.transport.launched import default_transport
 from consensus.types import Rank, Seconds
@@ -33,6 +35,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "order": ("adapt-combine", "combine-adapt"),
     "weights": ("static", "active"),
     "buffers": ("average", "local"),
+    "step_scale": ("none", "participation"),
 }
 
 
@@ -50,6 +53,8 @@ def attach(
     transport: Transport | None = None,
     stall_warning: Seconds = 30.0,
     on_message: Callable[[Rank, Message], None] | None = None,
+    recorder: EventWriter | None = None,
+    step_scale: StepScale = "none",
 ) -> Handle:
     """Make ``optimizer`` average the model with its fastest neighbours after its steps.
 
@@ -85,6 +90,12 @@ def attach(
         Seconds of waiting in a round after which what is waited for is logged; ``inf`` for never.
     on_message : callable, optional
         Called with (rank, message) for application messages of other ranks.
+    recorder : EventWriter, optional
+        Takes down everything the exchange protocol is told on this rank, for ``consensus replay``; close it after the handle.
+
+    step_scale : "none" or "participation"
+        "participation": multiply each step by (mean rate of rounds of this rank and its neighbours / own rate), so that with
+        unlike data the model does not lean towards fast ranks' (:mod:`consensus.step_scale`).
 
     Returns
     -------
@@ -111,7 +122,7 @@ def attach(
     >>> handle.statistics.rounds
     1
     """
-    for name, value in (("order", order), ("weights", weights), ("buffers", buffers)):
+    for name, value in (("order", order), ("weights", weights), ("buffers", buffers), ("step_scale", step_scale)):
         if value not in _CHOICES[name]:
             raise ConfigError(f"{name} = {value!r}; {suggestion(str(value), _CHOICES[name])}")
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
@@ -120,8 +131,12 @@ def attach(
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
     flat = FlatModel(model, trainable, buffers=buffers)
     if rule == ALLREDUCE:
-        if every != 1 or order != "adapt-combine" or weights != "static":
-            raise ConfigError('rule "allreduce" averages gradients at every step: every, order and weights do not apply to it')
+        if recorder is not None:
+            raise ConfigError('rule "allreduce" has no events to record; leave out recorder')
+        if every != 1 or order != "adapt-combine" or weights != "static" or step_scale != "none":
+            raise ConfigError(
+                'rule "allreduce" averages gradients at every step: every, order, weights and step_scale do not apply to it'
+            )
         _start_alike(transport, flat, {"model": flat.signature, "rule": ALLREDUCE})
         return AllReduceHandle(model, optimizer, flat, transport)
     if isinstance(rule, str):
@@ -149,6 +164,8 @@ def attach(
         weights=weights,
         stall_warning=stall_warning,
         on_message=on_message,
+        recorder=recorder,
+        step_scale=step_scale,
     )
 
 

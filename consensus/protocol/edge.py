@@ -45,6 +45,8 @@ class Edge:
         When both ends had agreed on the exchange of my current round.
     gone : bool
         The peer has left or is dead.
+    rounds : Round
+        The last round of the peer that I have heard of.
     """
 
     peer: Rank
@@ -56,6 +58,7 @@ class Edge:
     partner_exchanges: int = -1
     agreed_at: Seconds = 0.0
     gone: bool = False
+    rounds: Round = 0
 
     def reset(self) -> None:
         """Forget the exchange of the last round; what the peer said of its own rounds stays."""

@@ -242,7 +242,7 @@ class NeighbourEngine:
     def _is_ready(self, edge: Edge, round: Round, now: Seconds) -> None:
         if edge.gone:
             return  # another rank told of its death before its own last messages came
-        edge.ready = round
+        edge.ready = edge.rounds = round
         # Also while the round waits to close: peers that have offered themselves wait for an answer, and around a cycle of the
         # graph each could wait for the next. It delays the close by at most one exchange per edge.
         if self.phase is _OPEN and edge.state is _IDLE:
@@ -424,6 +424,18 @@ class NeighbourEngine:
     def _finish(self) -> None:
         self.phase = _FINISHED
         self._out.append(Finish())
+
+    # -- participation --------------------------------------------------------------------------------------------------
+
+    @property
+    def participation(self) -> float:
+        """My rounds in units of the mean over my living neighbours and me, as far as I have heard; 1 before my first round.
+
+        Rounds are counted since the session began. Ranks that participate less pull the common model less towards their data.
+        """
+        heard = [edge.rounds for edge in self.edges.values() if not edge.gone]
+        mine = self.view.round
+        return mine * (len(heard) + 1) / (mine + sum(heard)) if mine else 1.0
 
     # -- reporting ------------------------------------------------------------------------------------------------------
 

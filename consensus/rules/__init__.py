@@ -13,10 +13,13 @@ from consensus.rules.dtur import Dtur
 from consensus.rules.full import Full
 from consensus.rules.gap import Gap
 from consensus.rules.pathsearch import Pathsearch
+from consensus.rules.patience import Patience
 from consensus.rules.run_free import RunFree
 from consensus.rules.static_backup import StaticBackup
 
-RULES: dict[str, type[Any]] = {rule.name: rule for rule in (Dtur, Full, StaticBackup, Pathsearch, Gap, Deadline, RunFree)}
+_RULES = (Dtur, Full, StaticBackup, Pathsearch, Gap, Patience, Deadline, RunFree)
+
+RULES: dict[str, type[Any]] = {rule.name: rule for rule in _RULES}
 """Rule classes by name."""
 
 

@@ -25,6 +25,9 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("gap", {}, "static"),
     ("gap", {"quorum": 1, "window": 1}, "static"),
     ("gap", {"quorum": 100}, "static"),
+    ("patience", {}, "static"),
+    ("patience", {"quorum": 1, "window": 1, "patience": 0.0}, "static"),
+    ("patience", {"patience": 100.0, "share": 1.0}, "static"),
     ("deadline", {}, "static"),
     ("deadline", {"seconds": 5.0}, "static"),
     ("run_free", {}, "static"),
@@ -50,6 +53,7 @@ ALLOWED: dict[str, Callable[[Any, View, list[Established], float], bool]] = {
     "dtur": news,
     "pathsearch": news,
     "gap": gap,
+    "patience": gap,
     "deadline": lambda rule, view, heard, now: everybody(view) or now >= view.opened_at + rule.seconds,
     "run_free": lambda rule, view, heard, now: True,
 }
