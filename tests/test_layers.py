@@ -20,9 +20,9 @@ LAYERS = [
     {"sim", "transport"},
     {
         "allreduce", "buffers", "checkpoint", "data", "driver", "flat", "handle", "models", "neighbours", "optim",
-        "region", "statistics", "trace",
+        "recording", "region", "replay", "statistics", "step_scale", "trace",
     },
-    {"config", "doctor", "launcher", "report", "run"},
+    {"config", "doctor", "launcher", "report", "run", "whatif"},
     {"cli", "__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from consensus import __version__
-from consensus.cli import compare, demo, doctor, launch, report, run
+from consensus.cli import compare, demo, doctor, launch, replay, report, run, sim, whatif
 from consensus.cli.ending import Commands
 
 app = typer.Typer(
@@ -26,8 +26,11 @@ _PASS_ON = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 _UNREAD = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 app.command("run")(run.run)
+app.command("sim")(sim.sim)
 app.command("compare")(compare.compare)
 app.command("report", cls=report.OptionalValues)(report.report)
+app.command("replay")(replay.replay)
+app.command("whatif")(whatif.whatif)
 app.command("launch", context_settings=_PASS_ON)(launch.launch)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

@@ -15,7 +15,9 @@ TELLING = 4
 """How many targets a headline has room for."""
 
 
-def print_closing(folder: Path, summary: Mapping[str, Any], *, quiet: bool = False, terminal: bool | None = None) -> None:
+def print_closing(
+    folder: Path, summary: Mapping[str, Any], *, quiet: bool = False, terminal: bool | None = None, table: bool = True
+) -> None:
     """Print the end of a run.
 
     Parameters
@@ -28,6 +30,8 @@ def print_closing(folder: Path, summary: Mapping[str, Any], *, quiet: bool = Fal
         Say nothing, unless the run was interrupted: then where the partial results are.
     terminal : bool, optional
         Whether there is one, if the caller knows.
+    table : bool
+        Whether to show a line per rank.
     """
     interrupted = summary["ended"] == "interrupted"
     where = _from_here(folder)
@@ -36,7 +40,8 @@ def print_closing(folder: Path, summary: Mapping[str, Any], *, quiet: bool = Fal
             console(stderr=True).print(f"interrupted; partial results are in {escape(where)}", soft_wrap=True)
         return
     out = console(terminal=terminal)
-    out.print(_ranks(summary["per_rank"], summary["rule"]["name"]))
+    if table:
+        out.print(_ranks(summary["per_rank"], summary["rule"]["name"]))
     out.print(headline(summary), soft_wrap=True)
     kept = "interrupted; partial results are" if interrupted else "results are"
     out.print(f"{kept} in {escape(where)}, the picture is {escape(str(Path(where) / 'curves.png'))}", soft_wrap=True)

@@ -58,6 +58,8 @@ def section(path: Iterable[str | int]) -> type[BaseModel] | None:
     """The model of the table at ``path`` of a run file, or None if there is no such table."""
     model: type[BaseModel] = RunConfig
     for key in path:
+        if isinstance(key, int):  # of a list of tables, which are alike
+            continue
         fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
         annotation = fields.get(str(key))
         found = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)]

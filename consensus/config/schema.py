@@ -61,6 +61,8 @@ class Run(Section):
     stall_warning: Above = 30.0
     progress: bool = True
     trace: bool = True
+    record: bool = True
+    record_limit: Above = 64.0
 
 
 class Topology(OpenSection):
@@ -135,6 +137,7 @@ class Exchange(Section):
     weights: Literal["static", "active"] = "static"
     every: Count = 1
     buffers: Literal["average", "local"] = "average"
+    step_scale: Literal["none", "participation"] = "none"
 
 
 class Stragglers(OpenSection):
@@ -159,6 +162,37 @@ class Stragglers(OpenSection):
         if self.parameters:
             raise ConfigError(f"model = 'none' takes no parameters, got {', '.join(self.parameters)}")
         return None
+
+
+class SlowLink(Section):
+    """A link that is slower than the others."""
+
+    ranks: list[Index]
+    factor: Annotated[float, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _joins_two(self) -> SlowLink:
+        if len(set(self.ranks)) != 2 or len(self.ranks) != 2:
+            raise ParameterError("slow", [f"ranks = {self.ranks}: expected two different ranks"])
+        return self
+
+
+class Network(Section):
+    """The links of a simulated network."""
+
+    latency: Annotated[float, Field(ge=0)] = 50e-6
+    bandwidth: Above = 1.25e9
+    slow: list[SlowLink] = Field(default=[])
+    model_bytes: Count | None = None
+
+    def build(self) -> timing.Link:
+        """The link time model."""
+        return timing.Link(self.latency, self.bandwidth, {(min(s.ranks), max(s.ranks)): s.factor for s in self.slow})
+
+    def misfits(self, size: int) -> list[str]:
+        """Why it does not suit so many ranks."""
+        unknown = [link.ranks for link in self.slow if max(link.ranks) >= size]
+        return [f"network.slow: ranks {ranks}, expected ranks from 0 to {size - 1}" for ranks in unknown]
 
 
 class Data(Section):
@@ -213,6 +247,7 @@ class RunConfig(Section):
     rule: WaitRule = WaitRule()
     exchange: Exchange = Exchange()
     stragglers: Stragglers = Stragglers()
+    network: Network = Network()
     data: Data = Data()
     model: Model = Model()
     optimizer: Optimizer = Optimizer()
@@ -257,7 +292,7 @@ class RunConfig(Section):
             raise ConfigError("\n".join(problems))
 
     def _misfits(self, size: int) -> list[str]:
-        problems = []
+        problems = self.network.misfits(size)
         model = self.stragglers.build()
         try:
             self.topology.build(size, self.run.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -17,6 +18,8 @@ from consensus.config import RunConfig
 from consensus.config.schema import ALLREDUCE
 from consensus.handle import Handle
 from consensus.optim import attach
+from consensus.recording.folder import file_name
+from consensus.recording.writer import MIB, EventWriter
 from consensus.run.curves import draw_curves
 from consensus.run.ending import EndByMessage, EndByVote, Ending
 from consensus.run.evaluation import Evaluated, Evaluator
@@ -112,11 +115,17 @@ def _train(site: _Site, task: Task) -> _Trained:
         ending.watch = watch
         # A second model costs memory; during training it is there only where snapshots need buffers that are not exchanged.
         evaluator = Evaluator(config, task.dataset) if config.exchange.buffers == "local" else None
-        handle = site.handle = stack.enter_context(_attach(site, task, ending))
+        events = _event_writer(site)
+        if events is not None:
+            stack.enter_context(events)
+        handle = site.handle = stack.enter_context(_attach(site, task, ending, events))
         loop = Loop(config, task, handle, ending, site.report)
+        started = time.time()
+        if events is not None:
+            events.set_clock(loop.origin, started)
         if config.run.trace:
             path = site.folder / f"trace-{rank}.jsonl"
-            loop.trace(stack.enter_context(TraceWriter(path, rank, loop.origin, time.time())))
+            loop.trace(stack.enter_context(TraceWriter(path, rank, loop.origin, started)))
         take = handle.flat.snapshot if evaluator is None else lambda: evaluator.copy_of(task.model)
         marks = config.evaluation
         recorder = Recorder(site.snapshots, rank, marks.every, marks.marks, take, loop.counts)
@@ -128,7 +137,17 @@ def _train(site: _Site, task: Task) -> _Trained:
         return _Trained(result, evaluator or Evaluator(config, task.dataset), watch.finish() if watch is not None else [])
 
 
-def _attach(site: _Site, task: Task, ending: Ending) -> Handle:
+def _event_writer(site: _Site) -> EventWriter | None:
+    """What records this rank's events, if they are wanted and there are any. Collective."""
+    config, transport = site.config, site.transport
+    if not config.run.record or config.rule.is_allreduce:
+        return None
+    # The folder's name would not do: two hosts may have made one of the same name.
+    run = transport.gather(uuid.uuid4().hex)[0]
+    return EventWriter(site.folder / file_name(transport.rank), run=run, limit=config.run.record_limit * MIB)
+
+
+def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None) -> Handle:
     config, transport = site.config, site.transport
     seed, exchange = config.run.seed, config.exchange
     stragglers = config.stragglers.build()
@@ -141,9 +160,11 @@ def _attach(site: _Site, task: Task, ending: Ending) -> Handle:
         order=exchange.order,
         weights=exchange.weights,
         buffers=exchange.buffers,
+        step_scale=exchange.step_scale,
         transport=transport if stragglers is None else StragglerTransport(transport, stragglers.stream(transport.rank, seed)),
         stall_warning=config.run.stall_warning,
         on_message=ending.hear,
+        recorder=events,
     )
     ending.bind(handle)
     return handle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -27,12 +28,9 @@ def agree_on_folder(config: RunConfig, transport: Transport, started: datetime) 
     made: str | ConfigError | None = None
     if transport.rank == 0:
         try:
-            made = str(_make(config, transport.size, started))
-        except OSError as error:
-            made = ConfigError(
-                f"run.out = {config.run.out!r}: no folder for the results can be made there ({error.strerror or error}); "
-                "give one that you may write to: --set run.out=FOLDER"
-            )
+            made = str(make_folder(config, transport.size, started, SNAPSHOTS))
+        except ConfigError as error:
+            made = error
     made = transport.gather(made)[0]
     if not isinstance(made, str):
         raise made if made is not None else ConfigError("rank 0 made no folder for the results")
@@ -46,7 +44,24 @@ def agree_on_folder(config: RunConfig, transport: Transport, started: datetime) 
     return folder
 
 
-def _make(config: RunConfig, size: int, started: datetime) -> Path:
+def make_folder(config: RunConfig, size: int, started: datetime, *inside: str) -> Path:
+    """Make the folder of a run of ``size`` ranks, with the resolved configuration and the folders ``inside`` in it.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be made.
+    """
+    try:
+        return _make(config, size, started, inside)
+    except OSError as error:
+        raise ConfigError(
+            f"run.out = {config.run.out!r}: no folder for the results can be made there ({error.strerror or error}); "
+            "give one that you may write to: --set run.out=FOLDER"
+        ) from error
+
+
+def _make(config: RunConfig, size: int, started: datetime, inside: Iterable[str]) -> Path:
     root = Path(config.run.out)
     root.mkdir(parents=True, exist_ok=True)
     name = f"{config.run.name}-{started:%Y%m%d-%H%M%S}"
@@ -57,7 +72,8 @@ def _make(config: RunConfig, size: int, started: datetime) -> Path:
         except FileExistsError:
             continue
         break
-    (folder / SNAPSHOTS).mkdir()
+    for other in inside:
+        (folder / other).mkdir()
     resolved = config.model_copy(update={"run": config.run.model_copy(update={"ranks": size})})
     write_atomically(folder / "config.toml", run_files.dumps(resolved))
     return folder

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from consensus.config import RunConfig
 from consensus.driver import RoundTimes
-from consensus.errors import NonFiniteLoss
 from consensus.handle import Handle
 from consensus.protocol.neighbour import RoundRecord
 from consensus.run.ending import Ending
+from consensus.run.gradient import clip, take_gradient
 from consensus.run.prepare import Task
 from consensus.run.snapshots import Counts, Recorder
 from consensus.run.status import Report, Status
@@ -96,20 +94,11 @@ class Loop:
             If the loss of a batch is NaN or infinite and ``run.on_nan`` is "stop".
         """
         task, handle, ending = self._task, self._handle, self._ending
-        model, optimizer, scheduler, split, sampler = task.model, task.optimizer, task.scheduler, task.dataset.train, task.sampler
-        model.train()
+        optimizer, scheduler, sampler = task.optimizer, task.scheduler, task.sampler
+        task.model.train()
         while True:
             batch = next(sampler)
-            inputs, labels = split.batch(batch)
-            optimizer.zero_grad()
-            loss = functional.cross_entropy(model(inputs), labels)
-            value = loss.item()
-            if self._strict and not math.isfinite(value):
-                raise NonFiniteLoss(
-                    f"the loss of rank {handle.rank} is {value} in round {handle.statistics.rounds + 1}; lower optimizer.lr or "
-                    'set optimizer.clip_norm (run.on_nan = "ignore" goes on regardless)'
-                )
-            loss.backward()
+            value = take_gradient(task, batch, strict=self._strict, rank=handle.rank, round=handle.statistics.rounds + 1)
             self._batch = len(batch)
             optimizer.step()
             if scheduler is not None:
@@ -123,8 +112,7 @@ class Loop:
                 return seconds
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if self._clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._task.model.parameters(), self._clip)
+        clip(self._task, self._clip)
         self._ending.tally.add(self._batch)
 
     def _status(self, seconds: Seconds, loss: float, over: bool) -> Status:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -65,14 +66,22 @@ def check_names(config: RunConfig, size: int | None = None) -> None:
 
 def prepare(config: RunConfig, rank: Rank, size: int) -> Task:
     """Load the data and build what ``rank`` of ``size`` trains; raises as :func:`check_names` does."""
+    return prepare_all(config, size, [rank])[0]
+
+
+def prepare_all(config: RunConfig, size: int, ranks: Iterable[Rank]) -> list[Task]:
+    """As :func:`prepare`, for several ranks in one process; they share the data set."""
     steps = recipe(config.optimizer)
     dataset = load_data(config)
     seed, data = config.run.seed, config.data
     shares = partition(dataset.train.labels, size, data.partition.build(), seed)
-    model = build_model(config, dataset)
-    optimizer = steps.optimizer(model.parameters())
-    scheduler = steps.scheduler(optimizer) if steps.scheduler is not None else None
-    return Task(dataset, Sampler(shares[rank], data.batch, seed, rank), model, optimizer, scheduler)
+    tasks = []
+    for rank in ranks:
+        model = build_model(config, dataset)
+        optimizer = steps.optimizer(model.parameters())
+        scheduler = steps.scheduler(optimizer) if steps.scheduler is not None else None
+        tasks.append(Task(dataset, Sampler(shares[rank], data.batch, seed, rank), model, optimizer, scheduler))
+    return tasks
 
 
 def load_data(config: RunConfig) -> Dataset:

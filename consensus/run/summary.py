@@ -17,6 +17,7 @@ from consensus.config.section import OpenSection
 from consensus.handle import Handle
 from consensus.run.results import Metrics, seconds_to
 from consensus.run.stops import Ended, agree
+from consensus.statistics import Statistics
 from consensus.types import Seconds
 
 
@@ -32,15 +33,22 @@ class RankResult:
     exchanges: int
     mean_backups: float
     bytes_sent: int
-    peak_rss_bytes: int
+    peak_rss_bytes: int | None
     ended: Ended | None
     ended_at: Seconds
 
 
 def rank_result(handle: Handle, samples: int, ended: Ended | None, ended_at: Seconds) -> RankResult:
     """The result of this rank, whose training has just ended."""
-    s = handle.statistics
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return result_of(handle.statistics, samples, handle.transport.bytes_sent, peak, ended, ended_at)
+
+
+def result_of(
+    statistics: Statistics, samples: int, bytes_sent: int, peak: int | None, ended: Ended | None, ended_at: Seconds
+) -> RankResult:
+    """The result of a rank with these statistics; ``peak`` is its resident memory, bytes, None if it has none of its own."""
+    s = statistics
     return RankResult(
         samples,
         s.rounds,
@@ -49,14 +57,21 @@ def rank_result(handle: Handle, samples: int, ended: Ended | None, ended_at: Sec
         round(s.mix_seconds, 6),
         s.exchanges,
         s.mean_backups,
-        handle.transport.bytes_sent,
+        bytes_sent,
         peak,
         ended,
         ended_at,
     )
 
 
-def summarise(config: RunConfig, started: datetime, ranks: Sequence[RankResult], metrics: Sequence[Metrics]) -> dict[str, Any]:
+def summarise(
+    config: RunConfig,
+    started: datetime,
+    ranks: Sequence[RankResult],
+    metrics: Sequence[Metrics],
+    *,
+    simulated: bool = False,
+) -> dict[str, Any]:
     """Put together ``summary.json``.
 
     Parameters
@@ -69,6 +84,8 @@ def summarise(config: RunConfig, started: datetime, ranks: Sequence[RankResult],
         By rank.
     metrics
         In order of time, the last line at the end of the run.
+    simulated
+        Whether the clock was a virtual one.
     """
     ended = agree([(result.ended, result.ended_at) for result in ranks])
     last = metrics[-1]
@@ -78,6 +95,7 @@ def summarise(config: RunConfig, started: datetime, ranks: Sequence[RankResult],
         "topology": _named(config.topology),
         "ranks": len(ranks),
         "seed": config.run.seed,
+        "simulated": simulated,
         "started": started.isoformat(timespec="seconds"),
         "ended": ended.word,
         "wall_seconds": round(max(result.ended_at for result in ranks), 6),

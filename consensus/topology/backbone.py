@@ -85,6 +85,31 @@ def backbone(adjacency: Mapping[Rank, Collection[Rank]], departed: Set[Rank] = f
     >>> backbone({0: [3], 1: [3], 2: [3], 3: [0, 1, 2]})
     ((0, 3), (1, 3), (2, 3))
     """
+    if isinstance(adjacency, SharedGraph):
+        key = frozenset(departed)
+        if key not in adjacency.backbones:
+            adjacency.backbones[key] = _backbone(adjacency, key)
+        return adjacency.backbones[key]
+    return _backbone(adjacency, departed)
+
+
+class SharedGraph(dict[Rank, tuple[Rank, ...]]):
+    """Neighbours of every node, and the backbones that have been found: for the many engines of one simulated network.
+
+    Every rank of a real network finds the backbone by itself. In one process that would be the same search for each of them.
+
+    Attributes
+    ----------
+    backbones : dict of frozenset of int to tuple of (int, int)
+        By the nodes left out.
+    """
+
+    def __init__(self, adjacency: Mapping[Rank, Collection[Rank]]) -> None:
+        super().__init__((rank, tuple(neighbours)) for rank, neighbours in adjacency.items())
+        self.backbones: dict[frozenset[Rank], tuple[Edge, ...]] = {}
+
+
+def _backbone(adjacency: Mapping[Rank, Collection[Rank]], departed: Set[Rank]) -> tuple[Edge, ...]:
     neighbours = _alive(adjacency, departed)
     edges: list[Edge] = []
     for nodes in _components(neighbours):

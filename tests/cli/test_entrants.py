@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consensus.cli.entrants import entrants
+from consensus.cli.entrants import TOPOLOGY, entrants
 from consensus.errors import ConfigError
 
 
@@ -22,3 +22,14 @@ def test_order_is_kept() -> None:
 def test_what_is_no_list_of_rules(text: str) -> None:
     with pytest.raises(ConfigError, match="expected"):
         entrants(text)
+
+
+def test_graphs_and_their_files() -> None:
+    assert [each.changes for each in entrants("ring,random_regular:degree=3,my/graph,graph.edgelist", TOPOLOGY)] == [
+        ("topology.kind=ring",),
+        ("topology.kind=random_regular", "topology.degree=3"),
+        ("topology.file=my/graph",),
+        ("topology.file=graph.edgelist",),
+    ]
+    with pytest.raises(ConfigError, match="--topology 'ring:n': expected .*random_regular:degree=4"):
+        entrants("ring:n", TOPOLOGY)

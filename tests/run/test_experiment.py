@@ -73,7 +73,8 @@ def alone(settings: config.RunConfig, **options: Any) -> Path:
 
 def test_the_folder(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.toml", "metrics.jsonl", "summary.json", "curves.png", *(f"trace-{rank}.jsonl" for rank in range(4))}
+    per_rank = {name for rank in range(4) for name in (f"trace-{rank}.jsonl", f"events-{rank}.bin")}
+    assert names == {"config.toml", "metrics.jsonl", "summary.json", "curves.png", *per_rank}
     assert re.fullmatch(r"small-\d{8}-\d{6}", folder.name)
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert config.load(folder / "config.toml").run.ranks == 4
@@ -130,12 +131,12 @@ def keys_of(value: Any) -> set[str]:
 
 
 def test_every_key_and_every_file_is_documented(folder: Path) -> None:
-    found = {re.sub(r"\d+", "RANK", path.name) if path.name.startswith("trace") else path.name for path in folder.iterdir()}
+    found = {re.sub(r"-\d+\.", "-RANK.", path.name) for path in folder.iterdir()}
     for path in folder.glob("*.json*"):
         text = path.read_text(encoding="utf-8")
         documents = text.splitlines() if path.suffix == ".jsonl" else [text]
         found = found.union(*(keys_of(json.loads(document)) for document in documents))
-    assert {"accuracy", "exchanges", "opened", "clock", "torch", "peak_rss_bytes", "trace-RANK.jsonl"} <= found
+    assert {"accuracy", "exchanges", "opened", "clock", "torch", "peak_rss_bytes", "trace-RANK.jsonl", "events-RANK.bin"} <= found
     assert sorted(name for name in found if f"`{name}`" not in DOCUMENTED) == []
 
 
@@ -252,6 +253,7 @@ def test_allreduce(tmp_path: Path) -> None:
     assert summary["consensus_distance"] == pytest.approx(0, abs=1e-6)
     assert {rank["exchanges"] for rank in summary["per_rank"]} == {0}
     assert {line.reason for line in trace.read(folder / "trace-2.jsonl").rounds} == {"all-reduce"}
+    assert not list(folder.glob("events-*")), "there is no engine to record"
 
 
 @pytest.mark.parametrize("buffers", ["local", "average"])
@@ -288,8 +290,8 @@ def test_one_rank_waits_for_nobody(tmp_path: Path) -> None:
     assert (seen[-1].samples, seen[-1].samples_wanted, seen[-1].rounds) == (80, 80, 10)
 
 
-def test_no_trace(tmp_path: Path) -> None:
-    folder = in_loopback(small(tmp_path, run={"trace": False}), size=2)
+def test_no_trace_and_no_recording(tmp_path: Path) -> None:
+    folder = in_loopback(small(tmp_path, run={"trace": False, "record": False}), size=2)
     assert {path.name for path in folder.iterdir()} == {"config.toml", "metrics.jsonl", "summary.json", "curves.png"}
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consensus.topology import build
-from consensus.topology.backbone import backbone, components
+from consensus.topology.backbone import SharedGraph, backbone, components
 
 
 def adjacency(graph: nx.Graph) -> dict[int, tuple[int, ...]]:
@@ -66,3 +66,11 @@ def test_large_graphs_take_near_linear_work() -> None:
     tree = nx.Graph(backbone(adjacency(build("random_regular", 3000, seed=2))))
     assert tree.number_of_nodes() == 3000
     assert nx.is_tree(tree)
+
+
+def test_a_shared_graph_remembers_each_backbone() -> None:
+    graph = {rank: [(rank - 1) % 6, (rank + 1) % 6] for rank in range(6)}
+    shared = SharedGraph(graph)
+    for departed in (frozenset[int](), frozenset({2})):
+        assert backbone(shared, departed) == backbone(graph, departed)
+        assert backbone(shared, set(departed)) is backbone(shared, departed)
