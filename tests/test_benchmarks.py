@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cpu, machine, markdown, memory, overhead, stats, storage, stragglers
+from benchmarks import cpu, machine, markdown, memory, overhead, recording, regimes, stats, storage, stragglers
 from benchmarks.__main__ import BENCHMARKS, KEPT, Skipped, main, mnist
 from consensus.config import load
 from consensus.errors import ConfigError, LaunchError
 
-PURE = ["sizes", "stats", "markdown", "storage", "stragglers", "ranks.sampler"]
+PURE = ["sizes", "stats", "markdown", "storage", "stragglers", "regimes", "ranks.sampler"]
 
 
 @pytest.mark.parametrize("name", PURE)
@@ -61,6 +61,23 @@ def test_memory_is_that_of_the_rank_that_took_most():
     assert (m.grown, m.planned, m.later) == ([15, 16], 11, 1)
     text = memory.report({"rounds": [10, 20], "cases": [{"size": "s", "topology": "ring", "ranks": [rank, greedy]}]})
     assert text.splitlines()[2] == "| s | ring | 2 | 100 | 15.0 | 16.0 | 11.0 | 1.0 | – |"
+
+
+def test_recording_is_judged_against_a_round_of_5_ms():
+    case = {"topology": "ring", "ranks": 8, "rule": "full", "edges": 2, "events": 8.0, "bytes": 2**16}
+    text = recording.report({"cases": [{**case, "seconds": [16e-6] * 3}, {**case, "seconds": [120e-6] * 3}]})
+    fast, slow = text.splitlines()[2:]
+    assert fast == "| ring of 8, full | 2 | 8.0 | 2.00 | 16.0 (16.0 to 16.0) | 0.32% | met | 1.6% | 65536 | 1 |"
+    assert "| 2.40% | missed |" in slow
+
+
+def test_recording_is_measured_on_what_happened():
+    result = recording.run(recording.Scale(cases=(("ring", 3, "full"),), rounds=5, passes=2))
+    (case,) = result["cases"]
+    assert case["edges"] == 2
+    assert case["events"] > 5
+    assert all(seconds > 0 for seconds in case["seconds"])
+    assert 100 < case["bytes"] < 1000
 
 
 def contest(**times_to_93):
@@ -211,3 +228,28 @@ def test_no_mark_is_thinned_out():
 
 def test_ratios_of_one_block():
     assert stats.spread([2.0]) == (2.0, 2.0, 2.0)
+
+
+def regime_row(rule, errors, *, times="1 in 50 stalls 1 s", step_scale=False, lr=regimes.LR, mean_errors=(0.5, 0.25)):
+    case = regimes.Case("complete of 8", times, "alike", rule, 1, 2.0, step_scale, lr)
+    return {**case.__dict__, "errors": errors, "mean_errors": list(mean_errors)}
+
+
+def test_regimes_tell_each_rules_time_in_units_of_the_best():
+    falling = [40.0] * 4 + [1.0] * 12
+    later = [40.0] * 8 + [1.0] * 8
+    rows = [regime_row("full", [1.0] * 16, times=None)]
+    rows += [regime_row(rule, falling if rule == "gap" else later) for rule in regimes.RULES if rule != "dtur"]
+    rows += [regime_row("dtur", [40.0] * 16)]
+    for scaled, settled in ((False, 0.5), (True, 0.125)):
+        rows.append(regime_row("gap", falling, step_scale=scaled, lr=regimes.LR / 2, mean_errors=(1.0, settled)))
+    race = regimes.races({"cases": rows})["complete of 8", "1 in 50 stalls 1 s", "alike"]
+    assert (race["gap"], race["full"], race["dtur"]) == (2.0, 3.0, float("inf"))
+    text = regimes.report({"cases": rows})
+    assert "| complete of 8, 1 in 50 stalls 1 s | alike | 2.00 | 1.50 | 1.50 | 1.50 | 1.50 | – | 1.50 | 1.00 | 1.50 |" in text
+    assert "| gap | 0.5000 | 0.1250 |" in text
+
+
+def test_a_small_race_is_a_function_of_its_case():
+    case = regimes.Case("complete of 8", "exponential", "alike", "patience", 1, 1.0, step_scale=True)
+    assert regimes.simulate(case) == regimes.simulate(case)
