@@ -15,6 +15,7 @@ RUN := $(BIN)/python
 STAMP := $(VENV)/.installed
 LINT_STAMP := $(VENV)/.installed-lint
 DOCS_STAMP := $(VENV)/.installed-docs
+BENCH_STAMP := $(VENV)/.installed-bench
 
 EXTRA_openmpi := mpi
 EXTRA_mpich := mpich
@@ -69,7 +70,7 @@ stress: $(STAMP)  ## Many random runs on real ranks, looking for one that hangs
 explore: $(STAMP)  ## Every interleaving of the exchange protocol, the larger cases too
 	$(RUN) -m consensus.sim.explore --large
 
-bench: $(STAMP)  ## Overhead, stragglers and memory against other ways to train
+bench: $(BENCH_STAMP)  ## Overhead, stragglers and memory against other ways to train, and the simulator
 	$(QUIRKS) && $(RUN) -m benchmarks
 
 wheel: $(STAMP)  ## Build the wheel, install it in a fresh environment and ask its doctor
@@ -99,6 +100,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 $(LINT_STAMP): $(STAMP)
 	$(RUN) -m pip install -q -c constraints.txt --group lint
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP)
+	$(RUN) -m pip install -q -c constraints.txt --group bench
 	@touch $@
 
 $(DOCS_STAMP): $(STAMP)
