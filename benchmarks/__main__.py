@@ -1,4 +1,4 @@
-"""``python -m benchmarks [overhead] [cpu] [stragglers] [memory] [--quick]``: measure, print tables, keep the figures."""
+"""``python -m benchmarks [BENCHMARK ...] [--quick]``: measure, print tables, keep the figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cpu, machine, memory, overhead, storage, stragglers
+from benchmarks import cpu, machine, memory, overhead, recording, regimes, scale, simulator, storage, stragglers, whatif
 from benchmarks.jobs import ROOT, say
 from benchmarks.markdown import replaced
 from consensus.errors import ConsensusError
@@ -38,11 +38,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """How to measure, how to show it in Markdown, and how to draw it into a folder."""
+    """How to measure, how to show it in Markdown, how to draw it into a folder, and how to write its page of the docs."""
 
     measure: Callable[[Request], dict[str, Any]]
     report: Callable[[dict[str, Any]], str]
     draw: Callable[[dict[str, Any], Path], list[Path]] = lambda result, folder: []
+    publish: Callable[[dict[str, Any], Path], None] = lambda result, docs: None
 
 
 def _overhead(request: Request) -> dict[str, Any]:
@@ -57,8 +58,28 @@ def _memory(request: Request) -> dict[str, Any]:
     return memory.run(memory.QUICK if request.quick else memory.Scale())
 
 
+def _recording(request: Request) -> dict[str, Any]:
+    return recording.run(recording.QUICK if request.quick else recording.Scale())
+
+
+def _regimes(request: Request) -> dict[str, Any]:
+    return regimes.run(regimes.QUICK if request.quick else regimes.Scale())
+
+
+def _scale(request: Request) -> dict[str, Any]:
+    return scale.run(scale.QUICK if request.quick else scale.Scale())
+
+
+def _simulator(request: Request) -> dict[str, Any]:
+    return simulator.run(simulator.QUICK if request.quick else simulator.Scale())
+
+
 def _stragglers(request: Request) -> dict[str, Any]:
     return stragglers.run(stragglers.QUICK if request.quick else stragglers.FULL, mnist(request.data_dir))
+
+
+def _whatif(request: Request) -> dict[str, Any]:
+    return whatif.run(whatif.QUICK if request.quick else whatif.Scale(), mnist(request.data_dir))
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -66,6 +87,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "cpu": Benchmark(_cpu, cpu.report),
     "stragglers": Benchmark(_stragglers, stragglers.report, stragglers.draw),
     "memory": Benchmark(_memory, memory.report),
+    "simulator": Benchmark(_simulator, simulator.report),
+    "recording": Benchmark(_recording, recording.report),
+    "regimes": Benchmark(_regimes, regimes.report),
+    "scale": Benchmark(_scale, scale.report, scale.draw, scale.publish),
+    "whatif": Benchmark(_whatif, whatif.report),
 }
 
 
@@ -133,6 +159,7 @@ def _show(name: str, result: dict[str, Any], out: Path) -> None:
     document = out / "README.md"
     if document.exists():
         document.write_text(replaced(document.read_text(encoding="utf-8"), name, text), encoding="utf-8")
+        benchmark.publish(result, ROOT / "docs")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Ready(NamedTuple):
 
 @tagged
 class Engage(NamedTuple):
-    """ "I want to swap my round `mine` with your round `yours`"; the first a peer hears of `mine` if that opened after `yours`."""
+    """ "I want to swap my round `mine` with your round `yours`"; if `mine` opened later, the first the peer hears of it."""
 
     mine: Round
     yours: Round

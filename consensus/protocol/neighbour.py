@@ -332,8 +332,8 @@ class NeighbourEngine:
     def _close(self, verdict: Close, now: Seconds) -> None:
         view = self.view
         done = view.done
-        # Where the round has exchanged, its Ready is used up at both ends and no Engage is open: there is nothing to withdraw, and
-        # only active weights want to know the number of exchanges.
+        # Where the round has exchanged, its Ready is used up at both ends and no Engage is open: there is nothing to withdraw,
+        # and only active weights want to know the number of exchanges.
         if self._active or self._unmatched:
             closed = Closed(view.round, len(done))
             for peer, edge in self.edges.items():

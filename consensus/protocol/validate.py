@@ -48,7 +48,7 @@ def check_engine(engine: NeighbourEngine, commands: Iterable[Command] = ()) -> N
             )
     if engine.phase is Phase.OPEN:
         to_come = sum(not edge.gone and edge.state < EdgeState.MOVING for edge in edges)
-        _require(engine._unmatched == to_come, engine, f"{engine._unmatched} exchanges are said to be possible still, not {to_come}")
+        _require(engine._unmatched == to_come, engine, f"{engine._unmatched} exchanges counted as still to come, not {to_come}")
     _require(
         engine.view.is_open == (engine.phase is Phase.OPEN),
         engine,

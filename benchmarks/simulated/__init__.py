@@ -1,0 +1,1 @@
+"""What runs on the virtual clock: rules on a quadratic problem, many ranks in one process."""
