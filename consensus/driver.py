@@ -136,9 +136,12 @@ class Driver:
         opened = now()
         timed.seconds = 0.0
         self._replacing = False
-        # What came while this rank computed is history by now; the round opens on the present state of the neighbours.
-        for event in transport.poll():
-            self._feed(event)
+        # What came while this rank computed is history by now; the round opens on the present state of the neighbours. A look may
+        # hand out one message of each sender and leave the next ones, so one look is not enough: news of rounds long closed
+        # would close this one as soon as it opens.
+        while events := transport.poll():
+            for event in events:
+                self._feed(event)
         self._mixer.begin()
         self._feed(StepDone())
         if self.engine.phase is not _COMPUTING:
