@@ -46,32 +46,9 @@ class Benchmark:
     publish: Callable[[dict[str, Any], Path], None] = lambda result, docs: None
 
 
-def _overhead(request: Request) -> dict[str, Any]:
-    return overhead.run(overhead.QUICK if request.quick else overhead.Scale())
-
-
-def _cpu(request: Request) -> dict[str, Any]:
-    return cpu.run(cpu.QUICK if request.quick else cpu.Scale())
-
-
-def _memory(request: Request) -> dict[str, Any]:
-    return memory.run(memory.QUICK if request.quick else memory.Scale())
-
-
-def _recording(request: Request) -> dict[str, Any]:
-    return recording.run(recording.QUICK if request.quick else recording.Scale())
-
-
-def _regimes(request: Request) -> dict[str, Any]:
-    return regimes.run(regimes.QUICK if request.quick else regimes.Scale())
-
-
-def _scale(request: Request) -> dict[str, Any]:
-    return scale.run(scale.QUICK if request.quick else scale.Scale())
-
-
-def _simulator(request: Request) -> dict[str, Any]:
-    return simulator.run(simulator.QUICK if request.quick else simulator.Scale())
+def _of(module: Any) -> Callable[[Request], dict[str, Any]]:
+    """How to measure what ``module`` measures, in full or roughly."""
+    return lambda request: module.run(module.QUICK if request.quick else module.Scale())
 
 
 def _stragglers(request: Request) -> dict[str, Any]:
@@ -83,14 +60,14 @@ def _whatif(request: Request) -> dict[str, Any]:
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    "overhead": Benchmark(_overhead, overhead.report),
-    "cpu": Benchmark(_cpu, cpu.report),
+    "overhead": Benchmark(_of(overhead), overhead.report),
+    "cpu": Benchmark(_of(cpu), cpu.report),
     "stragglers": Benchmark(_stragglers, stragglers.report, stragglers.draw),
-    "memory": Benchmark(_memory, memory.report),
-    "simulator": Benchmark(_simulator, simulator.report),
-    "recording": Benchmark(_recording, recording.report),
-    "regimes": Benchmark(_regimes, regimes.report),
-    "scale": Benchmark(_scale, scale.report, scale.draw, scale.publish),
+    "memory": Benchmark(_of(memory), memory.report),
+    "simulator": Benchmark(_of(simulator), simulator.report),
+    "recording": Benchmark(_of(recording), recording.report),
+    "regimes": Benchmark(_of(regimes), regimes.report),
+    "scale": Benchmark(_of(scale), scale.report, scale.draw, scale.publish),
     "whatif": Benchmark(_whatif, whatif.report),
 }
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from typing import ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import ClassVar, NamedTuple, Protocol
 
-from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
+from consensus.protocol.commands import Broadcast, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
 from consensus.protocol.events import Control, Event, LeaveWanted, StepDone, Tick
 from consensus.protocol.messages import Message, Progress, Stop
 from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord
+from consensus.protocol.story import Recorder
 from consensus.transport.base import Bytes, Parcel, Transport
 from consensus.types import Rank, Seconds
-
-Recorder: TypeAlias = Callable[[Seconds, Event, list[Command]], None]
-"""Takes down what an engine was told, when, and what it made of it."""
 
 _COMPUTING = Phase.COMPUTING
 _FOR_THE_APPLICATION = frozenset({Progress, Stop})

@@ -1,8 +1,9 @@
-"""Ranks that work out the same thing share it: the rules as they are, with a memory for a whole simulated network.
+"""Ranks that work out the same thing share it: pathsearch as it is, with a memory for a whole simulated network.
 
-Every rank of a real network finds the backbone, and follows the epochs, by itself. In a simulation of 1,024 ranks in one process
-that is the same work 1,024 times over, and all of the time goes into it. Here what one has worked out is handed to the others as
-the same object, and a pair of (object, edge) is worked out once. Nothing is decided otherwise; a test compares the two.
+Every rank of a real network follows the epochs by itself, and under pathsearch each announcement has it label all ranks anew. In
+a simulation of 1,024 ranks in one process that is the same work 1,024 times over, and nearly all of the time goes into it. Here
+what one has worked out is handed to the others as the same object, and a pair of (object, edge) is worked out once. Nothing is
+decided otherwise; a test compares the two. (The other rules are fast enough: the backbone is shared by the network itself.)
 """
 
 from __future__ import annotations
@@ -12,14 +13,11 @@ from typing import Any
 
 from consensus.protocol.decision import Rule, View
 from consensus.rules import build
-from consensus.rules.dtur import Dtur
-from consensus.rules.gap import Gap, GapState
 from consensus.rules.pathsearch import Pathsearch
-from consensus.topology.backbone import backbone
-from consensus.types import Edge, Rank
+from consensus.types import Edge
 
 _MOST = 4096
-"""Results that are remembered; a thousand ranks' open edges take 64 KiB, and old ones are never asked for again."""
+"""Results that are remembered; old ones are never asked for again."""
 
 
 class _Memory:
@@ -42,49 +40,24 @@ def shared(name: str, **parameters: Any) -> Rule:
 
     Examples
     --------
-    >>> shared("dtur").name, shared("full").name
-    ('dtur', 'full')
+    >>> shared("pathsearch").name, shared("full").name
+    ('pathsearch', 'full')
     """
     rule = build(name, **parameters)
-    wrap = _SHARED.get(type(rule))
-    return rule if wrap is None else wrap(rule)
+    return _Shared() if isinstance(rule, Pathsearch) else rule
 
 
-def _epochs(kind: type[Dtur] | type[Pathsearch]) -> Callable[[Any], Rule]:
-    def wrap(rule: Any) -> Rule:
-        memory = _Memory()
+class _Shared(Pathsearch):
+    """Pathsearch for one network."""
 
-        class Shared(kind):  # type: ignore[misc, valid-type]
-            def begin(self, view: View) -> Any:
-                return memory.recall(view.adjacency, "begin", lambda: rule.begin(view))
+    def __init__(self) -> None:
+        object.__setattr__(self, "_memory", _Memory())
 
-            def count(self, used: Any, edge: Edge) -> Any:
-                return memory.recall(used, edge, lambda: rule.count(used, edge))
+    def begin(self, view: View) -> Any:
+        return self._memory.recall(view.adjacency, "begin", lambda: super(_Shared, self).begin(view))
 
-            def complete(self, used: Any) -> bool:
-                return bool(memory.recall(used, "complete", lambda: rule.complete(used)))
+    def count(self, used: Any, edge: Edge) -> Any:
+        return self._memory.recall(used, edge, lambda: super(_Shared, self).count(used, edge))
 
-        shared_rule: Rule = Shared()
-        return shared_rule
-
-    return wrap
-
-
-def _gap(rule: Gap) -> Rule:
-    memory = _Memory()
-
-    def spines(view: View) -> dict[Rank, set[Rank]]:
-        found: dict[Rank, set[Rank]] = {rank: set() for rank in view.adjacency}
-        for i, j in backbone(view.adjacency):
-            found[i].add(j)
-            found[j].add(i)
-        return found
-
-    class Shared(Gap):
-        def start(self, view: View) -> GapState:
-            return GapState(frozenset(memory.recall(view.adjacency, "spines", lambda: spines(view))[view.rank]))
-
-    return Shared(rule.quorum, rule.window)
-
-
-_SHARED: dict[type[Any], Callable[[Any], Rule]] = {Dtur: _epochs(Dtur), Pathsearch: _epochs(Pathsearch), Gap: _gap}
+    def complete(self, used: Any) -> bool:
+        return bool(self._memory.recall(used, "complete", lambda: super(_Shared, self).complete(used)))

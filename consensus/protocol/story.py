@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias
 
+from consensus.protocol.commands import Command
 from consensus.protocol.events import Event
 from consensus.types import Rank, Seconds
+
+Recorder: TypeAlias = Callable[[Seconds, Event, list[Command]], None]
+"""Takes down what an engine was told, when, and what it made of it."""
 
 
 class Story:

@@ -103,7 +103,7 @@ class EventWriter:
             self._buffer += CLOCK_FORM.pack(CLOCK, origin, started)
 
     def record(self, now: Seconds, event: Event, commands: list[Command]) -> None:
-        """Take down an event, when it was handled, and the answer: a :data:`consensus.driver.Recorder`."""
+        """Take down an event, when it was handled, and the answer: a :data:`consensus.protocol.story.Recorder`."""
         if self._over:
             return
         self._encode(now, event, commands)

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from consensus.protocol.decision import ActiveWeights, View
 from consensus.rules.epochs import EpochRule
 from consensus.topology.backbone import backbone
 from consensus.types import Edge, Rank
+
+
+class Open(NamedTuple):
+    """The backbone edges that an epoch has not used yet: the k-th of ``edges``, ascending, if bit k of ``left`` is set.
+
+    Every rank hears of every use, so striking an edge off must not take time in proportion to the number of ranks.
+    """
+
+    edges: tuple[Edge, ...]
+    left: int
+
+    def remaining(self) -> frozenset[Edge]:
+        """The open edges themselves."""
+        return frozenset(edge for k, edge in enumerate(self.edges) if self.left >> k & 1)
 
 
 @dataclass(frozen=True)
@@ -25,7 +40,7 @@ class Dtur(EpochRule):
     contains P': joint connectivity, as the convergence theorem needs. A rank that computes when the threshold passes is not
     disturbed ("late: carry").
 
-    Progress is the frozenset of backbone edges still open in the epoch.
+    Progress is the backbone edges still open in the epoch.
 
     References
     ----------
@@ -37,21 +52,24 @@ class Dtur(EpochRule):
     name: ClassVar[str] = "dtur"
     active_weights: ClassVar[ActiveWeights] = ActiveWeights.CASCADE
 
-    def begin(self, view: View) -> frozenset[Edge]:
+    def begin(self, view: View) -> Open:
         """Return the whole backbone of my component: nothing of it is used yet."""
-        return component_backbone(view)
+        edges = component_backbone(view)
+        return Open(edges, (1 << len(edges)) - 1)
 
-    def count(self, used: frozenset[Edge], edge: Edge) -> frozenset[Edge] | None:
+    def count(self, used: Open, edge: Edge) -> Open | None:
         """Strike ``edge`` off the open backbone edges."""
-        return used - {edge} if edge in used else None
+        edges, left = used
+        k = bisect_left(edges, edge)
+        return Open(edges, left ^ 1 << k) if left >> k & 1 and edges[k] == edge else None
 
-    def complete(self, used: frozenset[Edge]) -> bool:
+    def complete(self, used: Open) -> bool:
         """Return whether no backbone edge is open."""
-        return not used
+        return not used.left
 
 
-def component_backbone(view: View) -> frozenset[Edge]:
-    """Return the backbone edges of the living graph's component that contains ``view.rank``.
+def component_backbone(view: View) -> tuple[Edge, ...]:
+    """Return the backbone edges of the living graph's component that contains ``view.rank``, ascending.
 
     When departures split the graph, each component goes on alone, with an epoch of its own.
     """
@@ -68,4 +86,4 @@ def component_backbone(view: View) -> frozenset[Edge]:
             if edge not in mine:
                 mine.add(edge)
                 frontier.append(edge[0] + edge[1] - rank)
-    return frozenset(mine)
+    return edges if len(mine) == len(edges) else tuple(edge for edge in edges if edge in mine)

@@ -14,12 +14,11 @@ from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
 from consensus.errors import ConfigError, ProtocolError
-from consensus.protocol.commands import Command
 from consensus.protocol.decision import Rule
-from consensus.protocol.events import Control, Event
+from consensus.protocol.events import Control
 from consensus.protocol.messages import WIRE_BYTES
 from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord, Weights
-from consensus.protocol.story import Story
+from consensus.protocol.story import Recorder, Story
 from consensus.rules.stateless import Stateless
 from consensus.sim.kernel import Kernel
 from consensus.sim.plant import Plant, Still
@@ -34,11 +33,8 @@ Stop: TypeAlias = Callable[[Rank, Round], bool]
 OnRound: TypeAlias = Callable[[Rank, RoundRecord, Seconds], None]
 """Told (rank, record, seconds of the local step before) of each round that is closed and mixed."""
 
-Recorder: TypeAlias = Callable[[Seconds, Event, list[Command]], None]
-"""Takes down what one engine was told, when, and what it made of it."""
-
 _STORY = 0
-"""Events that an engine keeps for its reports. Kept, they are what memory is full of: a seventh of the time with 10,000 ranks."""
+"""Events that an engine keeps for its reports: with thousands of ranks they are what memory would be full of."""
 
 _TOLD = 3
 """How many waiting ranks an error describes."""
@@ -68,7 +64,7 @@ class Network:
     on_round : callable, optional
         See :data:`OnRound`.
     recorders : sequence of callable, optional
-        See :data:`Recorder`, one a rank.
+        See :data:`consensus.protocol.story.Recorder`, one a rank.
     kernel : Kernel, optional
         The clock, if others schedule on it too.
 

@@ -15,7 +15,8 @@ from consensus.timing import Stream
 from consensus.types import Rank, Round, Seconds
 
 if TYPE_CHECKING:
-    from consensus.sim.network import Network, Recorder
+    from consensus.protocol.story import Recorder
+    from consensus.sim.network import Network
 
 
 class Line:

@@ -169,7 +169,7 @@ def test_dtur_waits_for_a_backbone_edge() -> None:
     seen.done[1] = 0.0
     decision, state = rule.decide(seen, state, 0.0)
     assert decision == Close("established edge (0, 1) in epoch 0", (Established(0, 0, 0, 1, 0, 0),))
-    assert state.used == {(1, 2), (2, 3), (3, 4)}
+    assert state.used.remaining() == {(1, 2), (2, 3), (3, 4)}
     # In its next round the same edge does not count.
     decision, _ = rule.decide(view(graph, 0, round=2, done=(1,)), state, 0.0)
     assert isinstance(decision, Stay)
