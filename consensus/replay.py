@@ -182,7 +182,7 @@ class _Replay:
 
     def _divergence(self, entry: Entry, what: str, recorded: str, replayed: str) -> Divergence:
         number, now, engine = self._events + 1, entry.now, self._engine
-        story, state = engine.story.tell(now), engine.describe(now)
+        story, state = engine.story.tell(now) if engine.story is not None else "", engine.describe(now)
         return Divergence(number, now - self._origin, entry.event, what, recorded, replayed, story, state)
 
 

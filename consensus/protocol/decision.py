@@ -73,7 +73,7 @@ class View:
     done : dict[Rank, Seconds]
         The exchanges of this round and when each was complete, in that order.
     last_used : dict[Rank, Round]
-        For each neighbour, the last of this rank's rounds that exchanged with it, 0 if none did.
+        For each neighbour, the last of this rank's closed rounds that exchanged with it, 0 if none did.
     """
 
     rank: Rank

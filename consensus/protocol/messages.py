@@ -15,6 +15,10 @@ from consensus.types import Rank, Round
 _T = TypeVar("_T")
 
 
+record: Any = tuple.__new__
+"""``record(Ready, (3,))`` is ``Ready(3)`` in half the time: what the named tuples' constructors come to, for the hottest places."""
+
+
 def tagged(cls: type[_T]) -> type[_T]:
     """Make equality of a named tuple depend on its class: ``Ready(3) != Progress(3)``.
 
@@ -105,7 +109,6 @@ _CODE = {cls: code for code, cls in enumerate(_KINDS)}
 _ARITY = tuple(len(cls._fields) for cls in _KINDS)
 _FIELDS = max(_ARITY)
 _KIND = {code: (cls, 1 + arity) for code, (cls, arity) in enumerate(zip(_KINDS, _ARITY, strict=True))}
-_record: Any = tuple.__new__  # what the named tuples' own constructors come to, without a call in between
 _PAD = tuple((0,) * (_FIELDS - arity) for arity in _ARITY)
 _WIRE = struct.Struct(f"<{1 + _FIELDS}q")
 
@@ -130,7 +133,7 @@ def decode(buffer: bytes | bytearray | memoryview) -> Message:
     try:
         fields = _WIRE.unpack_from(buffer)
         kind, end = _KIND[fields[0]]
-        message: Message = _record(kind, fields[1:end])
+        message: Message = record(kind, fields[1:end])
         return message
     except (struct.error, KeyError) as error:
         raise ProtocolError(

@@ -25,7 +25,7 @@ from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, M
 from consensus.protocol.decision import ActiveWeights, Close, Rule, View
 from consensus.protocol.edge import Edge, EdgeState
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick
-from consensus.protocol.messages import Closed, Engage, Established, Leave, Ready
+from consensus.protocol.messages import Closed, Engage, Established, Leave, Ready, record
 from consensus.protocol.story import Story
 from consensus.topology.metropolis import edge_weight
 from consensus.types import Rank, Round, Seconds
@@ -106,8 +106,8 @@ class NeighbourEngine:
         What the rule sees.
     edges : dict[Rank, Edge]
         This end of each edge, by peer.
-    story : Story
-        The last events.
+    story : Story or None
+        The last events; None if nobody will ask (a simulation of thousands of ranks).
     last : RoundRecord | None
         The last closed round.
 
@@ -116,6 +116,11 @@ class NeighbourEngine:
     ConfigError
         If the rule refuses ``weights="active"``.
     """
+
+    __slots__ = (
+        "_active", "_busy", "_changed", "_dead", "_everyone", "_goodbyes", "_leave_wanted", "_out", "_partners_wait", "_unmatched",
+        "_verdict", "_wake_at", "edges", "last", "phase", "rank", "rule", "rule_state", "story", "unmet", "view",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -135,7 +140,7 @@ class NeighbourEngine:
         self.rank = rank
         self.rule = rule
         self.phase = _COMPUTING
-        self.story = Story()
+        self.story: Story | None = Story()
         self.last: RoundRecord | None = None
         self.edges = {j: Edge(j, edge_weight(len(neighbours), len(adjacency[j]))) for j in neighbours}
         self.view = View(rank, adjacency, neighbours, living=set(neighbours), last_used=dict.fromkeys(neighbours, 0))
@@ -179,7 +184,8 @@ class NeighbourEngine:
         """
         out: list[Command] = []
         self._out = out
-        self.story.record_pair((now, event))
+        if self.story is not None:
+            self.story.record_pair((now, event))
         if isinstance(event, Control):  # most are
             self._MESSAGES[type(event.message)](self, event.peer, event.message, now)
         else:
@@ -213,7 +219,7 @@ class NeighbourEngine:
             if edge.ready:
                 self._offer(edge, now)  # says that this round is ready, too
             elif not edge.gone:
-                self._out.append(SendControl(edge.peer, ready))
+                self._out.append(record(SendControl, (edge.peer, ready)))
 
     def _tick(self, event: Tick, now: Seconds) -> None:
         if self._wake_at is not None and now >= self._wake_at:
@@ -283,7 +289,7 @@ class NeighbourEngine:
         edge.state = _OFFERED
         edge.partner = edge.ready
         self._busy += 1
-        self._out.append(SendControl(edge.peer, Engage(self.view.round, edge.ready)))
+        self._out.append(record(SendControl, (edge.peer, record(Engage, (self.view.round, edge.ready)))))
         self._move_if_agreed(edge, now)
 
     def _move_if_agreed(self, edge: Edge, now: Seconds) -> None:
@@ -295,20 +301,19 @@ class NeighbourEngine:
         edge.agreed_at = now
         self._unmatched -= 1
         weight = None if self._active else edge.weight
-        self._out.append(SwapModel(edge.peer, self.view.round, edge.partner, weight, self._unmatched == 0))
+        self._out.append(record(SwapModel, (edge.peer, self.view.round, edge.partner, weight, self._unmatched == 0)))
 
     def _swapped(self, event: ModelSwapped, now: Seconds) -> None:
         peer = event.peer
         edge = self._edge(peer)
-        if peer in self._dead:
-            return  # the transfer was given up when another rank told of the death; the transport had not heard of it
         if edge.state is not _MOVING:
+            if peer in self._dead:
+                return  # the transfer was given up when another rank told of the death; the transport had not heard of it
             raise self._broken(f"models were swapped with rank {peer}, but that edge is {edge.state.name}")
         edge.state = _DONE
         self._busy -= 1
         self._changed = True
         self.view.done[peer] = now
-        self.view.last_used[peer] = self.view.round
 
     # -- closing --------------------------------------------------------------------------------------------------------
 
@@ -340,20 +345,17 @@ class NeighbourEngine:
                 if not edge.gone and (self._active or edge.state is not _DONE):
                     self._out.append(SendControl(peer, closed))
         view.is_open = False
+        view.last_used.update(dict.fromkeys(done, view.round))
         self.last = RoundRecord(
             view.round,
             view.opened_at,
             now,
-            tuple([self._exchange(self.edges[peer], when) for peer, when in done.items()]),
+            tuple([exchange_of(self.edges[peer], when) for peer, when in done.items()]),
             tuple(sorted(view.living - done.keys())) if self._unmatched else (),
             verdict.reason,
         )
         self.phase = _SETTLING
         self._settle()
-
-    @staticmethod
-    def _exchange(edge: Edge, when: Seconds) -> Exchange:
-        return Exchange(edge.peer, edge.partner, edge.weight, edge.agreed_at, when)
 
     def _settle(self) -> None:
         """Mix and go on, unless active weights wait for a partner's number of exchanges."""
@@ -441,7 +443,8 @@ class NeighbourEngine:
 
     def _broken(self, what: str) -> ProtocolError:
         error = ProtocolError(f"rank {self.rank}, round {self.view.round}: {what}")
-        error.add_note("last events:\n" + self.story.tell(now=self.story.latest))
+        if self.story is not None:
+            error.add_note("last events:\n" + self.story.tell(now=self.story.latest))
         return error
 
     def describe(self, now: Seconds) -> str:
@@ -458,7 +461,8 @@ class NeighbourEngine:
             elif not edge.gone:
                 state += f", its round {edge.ready} is open" if edge.ready else ", it computes"
             lines.append(f"  edge to {peer}: {state}")
-            lines += ["    " + line for line in self.story.tell(now, self.story.about(peer)).splitlines()]
+            if self.story is not None:
+                lines += ["    " + line for line in self.story.tell(now, self.story.about(peer)).splitlines()]
         return "\n".join(lines)
 
     _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {
@@ -475,3 +479,9 @@ class NeighbourEngine:
         Established: _established,
         Leave: _goodbye,
     }
+
+
+def exchange_of(edge: Edge, when: Seconds) -> Exchange:
+    """The exchange that ``edge`` has made in the present round, complete at ``when``."""
+    made: Exchange = record(Exchange, (edge.peer, edge.partner, edge.weight, edge.agreed_at, when))
+    return made

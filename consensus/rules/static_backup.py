@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 from consensus.errors import ConfigError
@@ -35,7 +36,17 @@ class StaticBackup(Stateless):
         if not living:
             return Close("no living neighbour is left"), state
         # An exchange with a neighbour that left right after it counts: the gradient it carried is in the mean.
-        quota = max(1, len(living) - self.b)
-        if len(view.done) >= quota or living <= view.done.keys():
-            return Close(f"{len(view.done)} exchanges, {quota} wanted"), state
-        return Stay(f"{len(view.done)} exchanges, {quota} wanted"), state
+        done, quota = len(view.done), max(1, len(living) - self.b)
+        if done >= quota or (done >= len(living) and living <= view.done.keys()):
+            return _close(done, quota), state
+        return _stay(done, quota), state
+
+
+@cache
+def _close(done: int, quota: int) -> Close:
+    return Close(f"{done} exchanges, {quota} wanted")
+
+
+@cache
+def _stay(done: int, quota: int) -> Stay:
+    return Stay(f"{done} exchanges, {quota} wanted")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from consensus.protocol.decision import ActiveWeights, Close, Rule, View
 from consensus.protocol.edge import Edge, EdgeState
-from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord, Weights
+from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord, Weights, exchange_of
 from consensus.protocol.story import Story
 from consensus.rules.gap import Gap
 from consensus.rules.stateless import Stateless
@@ -149,7 +149,7 @@ class Freezer:
         engine.rule_state = self.rule.start(view) if gone_silent else frozen.rule_state
         engine.last = None
         if phase is Phase.SETTLING:
-            exchanges = tuple(engine._exchange(engine.edges[peer], 0.0) for peer in frozen.done)
+            exchanges = tuple(exchange_of(engine.edges[peer], 0.0) for peer in frozen.done)
             engine.last = RoundRecord(frozen.round, 0.0, 0.0, exchanges, (), "")
         engine._active = self.weights == "active"
         engine._partners_wait = engine._active and self.rule.active_weights is ActiveWeights.WAIT

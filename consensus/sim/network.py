@@ -18,7 +18,7 @@ from consensus.protocol.decision import Rule
 from consensus.protocol.events import Control
 from consensus.protocol.messages import WIRE_BYTES
 from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord, Weights
-from consensus.protocol.story import Recorder, Story
+from consensus.protocol.story import Recorder
 from consensus.rules.stateless import Stateless
 from consensus.sim.kernel import Kernel
 from consensus.sim.plant import Plant, Still
@@ -32,9 +32,6 @@ Stop: TypeAlias = Callable[[Rank, Round], bool]
 
 OnRound: TypeAlias = Callable[[Rank, RoundRecord, Seconds], None]
 """Told (rank, record, seconds of the local step before) of each round that is closed and mixed."""
-
-_STORY = 0
-"""Events that an engine keeps for its reports: with thousands of ranks they are what memory would be full of."""
 
 _TOLD = 3
 """How many waiting ranks an error describes."""
@@ -117,7 +114,7 @@ class Network:
         everyone = not isinstance(rule, Stateless)
         self.engines = [NeighbourEngine(rank, adjacency, rule, weights=weights, everyone=everyone) for rank in range(size)]
         for engine in self.engines:
-            engine.story = Story(_STORY)
+            engine.story = None  # with thousands of ranks, stories would be what memory is full of
         self.ended_at = [math.nan] * size
         self.times: dict[Seconds, Seconds] = {}
         self._workers = [Worker(self, engine, stream) for engine, stream in zip(self.engines, streams, strict=True)]

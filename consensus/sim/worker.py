@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, StepDone, Tick
-from consensus.protocol.messages import Message
+from consensus.protocol.messages import Message, record
 from consensus.protocol.neighbour import NeighbourEngine
 from consensus.timing import Stream
 from consensus.types import Rank, Round, Seconds
@@ -154,7 +154,7 @@ class Worker:
                 message = command.message
                 # The same message to several neighbours is one object here, too.
                 if message is not self._said:
-                    self._said, self._letter = message, Control(self.rank, message)
+                    self._said, self._letter = message, record(Control, (self.rank, message))
                 self.messages += 1
                 line = self.lines[command.peer]
                 kernel.at(now + line.control, line.take, self._letter)
