@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cpu, machine, memory, overhead, recording, regimes, scale, simulator, storage, stragglers, whatif
+from benchmarks import cpu, machine, memory, overhead, recording, regimes, scale, simulator, storage, stragglers, whatif, zipline
 from benchmarks.jobs import ROOT, say
 from benchmarks.markdown import replaced
 from consensus.errors import ConsensusError
@@ -69,6 +69,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "regimes": Benchmark(_of(regimes), regimes.report),
     "scale": Benchmark(_of(scale), scale.report, scale.draw, scale.publish),
     "whatif": Benchmark(_whatif, whatif.report),
+    "zipline": Benchmark(_of(zipline), zipline.report),
 }
 
 
