@@ -44,7 +44,9 @@ class AllReduceHandle(Handle):
                 "use an optimizer without one, or a rule that averages models"
             )
         transport = self.transport
-        transport.pace(self.statistics.rounds + 1, transport.now() - self._began)
+        missing = transport.pace(self.statistics.rounds + 1, transport.now() - self._began)
+        if missing > 0:
+            transport.sleep(missing)
         opened = transport.now()
         total = torch.from_numpy(self._sum)
         at = 0

@@ -7,24 +7,63 @@ One loop serves every run: a training script's optimizer hooks, the experiments 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-from consensus.protocol.commands import Broadcast, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
-from consensus.protocol.events import Control, Event, LeaveWanted, StepDone, Tick
+from consensus.protocol.commands import (
+    Apply,
+    Broadcast,
+    Command,
+    Discard,
+    DropModel,
+    Finish,
+    GiveModel,
+    Install,
+    Mix,
+    SendControl,
+    StartStep,
+    SwapModel,
+    TakeModel,
+    WakeAt,
+)  # fmt: skip
+from consensus.protocol.events import Applied, Control, Event, LeaveWanted, ModelTaken, StepDone, Tick
 from consensus.protocol.messages import Message, Progress, Stop
-from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord
+from consensus.protocol.neighbour import Phase, RoundRecord
 from consensus.protocol.story import Recorder
 from consensus.transport.base import Bytes, Parcel, Transport
-from consensus.types import Rank, Seconds
+from consensus.types import Rank, Round, Seconds
 
 _COMPUTING = Phase.COMPUTING
 _FOR_THE_APPLICATION = frozenset({Progress, Stop})
+LOOK_EVERY: Seconds = 0.1
+"""How often, at least, a server's application is called."""
+
 _LOG = logging.getLogger("consensus")
 
 
+class Engine(Protocol):
+    """What decides: of a neighbour exchange, of a parameter server, or of one of its workers."""
+
+    phase: Phase
+    last: RoundRecord | None
+
+    @property
+    def peers(self) -> tuple[Rank, ...]:
+        """The ranks that models go to and come from."""
+
+    @property
+    def round(self) -> Round:
+        """How many rounds have begun."""
+
+    def handle(self, event: Event, now: Seconds) -> list[Command]:
+        """Take one event and return what to do."""
+
+    def describe(self, now: Seconds) -> str:
+        """What is waited for, in words."""
+
+
 class Mixer(Parcel, Protocol):
-    """A parcel that also does the arithmetic; :class:`consensus.flat.FlatModel` is the one in use."""
+    """The parcel of a neighbour exchange, which also does the arithmetic; :class:`consensus.flat.FlatModel` is the one in use."""
 
     def begin(self) -> None:
         """Make the current model ready to be sent."""
@@ -39,6 +78,16 @@ class Mixer(Parcel, Protocol):
         """Average: x <- (1 - sum w_j) x + sum w_j x_j."""
 
 
+class Served(Parcel, Protocol):
+    """The parcel of a parameter server (:mod:`consensus.served`) or of a worker (:mod:`consensus.pushed`)."""
+
+    def begin(self) -> None:
+        """A step is done."""
+
+    def taken(self, peer: Rank) -> Event:
+        """All chunks of ``peer`` are here; what that means."""
+
+
 class RoundTimes(NamedTuple):
     """Where one round's time went, seconds: the local step, waiting for others, and averaging arithmetic."""
 
@@ -50,17 +99,20 @@ class RoundTimes(NamedTuple):
 class _Timed:
     """A mixer whose arithmetic is timed on the transport's clock, so that waiting and mixing can be told apart."""
 
-    def __init__(self, mixer: Mixer, now: Callable[[], Seconds]) -> None:
+    def __init__(self, mixer: Mixer | Served, now: Callable[[], Seconds]) -> None:
         self._mixer = mixer
         self._now = now
         self.seconds = 0.0
 
     @property
-    def chunks(self) -> Collection[Bytes]:
+    def chunks(self) -> Sequence[Bytes]:
         return self._mixer.chunks
 
-    def lend(self, index: int) -> Bytes:
-        return self._mixer.lend(index)
+    def outgoing(self, peer: Rank) -> Sequence[Bytes]:
+        return self._mixer.outgoing(peer)
+
+    def lend(self, peer: Rank, index: int) -> Bytes:
+        return self._mixer.lend(peer, index)
 
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
         begin = self._now()
@@ -73,17 +125,20 @@ class _Timed:
         self.seconds += self._now() - begin
 
 
-class Driver:
+_E = TypeVar("_E", bound=Engine)
+
+
+class Driver(Generic[_E]):
     """One rank's loop.
 
     Parameters
     ----------
-    engine : NeighbourEngine
+    engine : Engine
         Decides.
     transport : Transport
         Acts on the world; it is connected here.
-    mixer : Mixer
-        Holds the model.
+    mixer : Mixer or Served
+        Holds the model; the latter for an engine of a parameter server.
     stall_warning : float
         After this many seconds of waiting in one round, and again each time as many have passed, what the rank waits for is
         logged as a warning; it goes on waiting. Seconds; ``inf`` for never.
@@ -97,13 +152,15 @@ class Driver:
         Called with (now, event, commands) for each event the engine has handled.
     step_began : float, optional
         When the first local step began, on the transport's clock; now by default.
+    interrupted : callable, optional
+        Asked while a step is stretched: whether it is of no use any more.
     """
 
     def __init__(
         self,
-        engine: NeighbourEngine,
+        engine: _E,
         transport: Transport,
-        mixer: Mixer,
+        mixer: Mixer | Served,
         *,
         stall_warning: Seconds = 30.0,
         on_message: Callable[[Rank, Message], None] | None = None,
@@ -111,26 +168,30 @@ class Driver:
         on_round: Callable[[RoundRecord, RoundTimes], None] | None = None,
         recorder: Recorder | None = None,
         step_began: Seconds | None = None,
+        interrupted: Callable[[], bool] | None = None,
     ) -> None:
-        self.engine = engine
+        self.engine: _E = engine
         self._transport = transport
         self._now = transport.now
-        self._mixer = mixer
+        self._mixer: Any = mixer
         self._timed = _Timed(mixer, transport.now)
         self._stall_warning = stall_warning
         self._on_message = on_message
         self._before_mix = before_mix
         self._on_round = on_round
         self._recorder = recorder
+        self._interrupted = interrupted
         self._wake_at: Seconds | None = None
         self._replacing = False
-        transport.connect(engine.view.neighbours, self._timed)  # type: ignore[arg-type]
+        transport.connect(engine.peers, self._timed)
         self._step_began = transport.now() if step_began is None else step_began
 
     def exchange(self) -> RoundRecord:
         """Run one round: the local step is done; return when it is closed and mixed."""
         transport, timed, now = self._transport, self._timed, self._now
-        transport.pace(self.engine.view.round + 1, now() - self._step_began)
+        missing = transport.pace(self.engine.round + 1, now() - self._step_began)
+        if missing > 0:
+            self._stretch(missing)
         opened = now()
         timed.seconds = 0.0
         self._replacing = False
@@ -152,6 +213,27 @@ class Driver:
         self._step_began = now()
         return record
 
+    def _stretch(self, missing: Seconds) -> None:
+        transport, interrupted = self._transport, self._interrupted
+        if interrupted is None:
+            transport.sleep(missing)  # a rank that computes hears nothing
+            return
+        until = self._now() + missing
+        while not interrupted() and self._now() < until:
+            for event in transport.wait(until):
+                self._feed(event)
+
+    def serve(self, look: Callable[[], None] | None = None) -> None:
+        """Serve until all other ranks have left, then free the transport.
+
+        Parameters
+        ----------
+        look : callable, optional
+            Called every now and then, every :data:`LOOK_EVERY` seconds at least.
+        """
+        self._run_until(Phase.FINISHED, look=look)
+        self._transport.disconnect()
+
     def send_all(self, message: Message) -> None:
         """Send an application message to every other rank."""
         self._broadcast(Broadcast(message))
@@ -168,12 +250,18 @@ class Driver:
             self._run_until(Phase.FINISHED)
         self._transport.disconnect()
 
-    def _run_until(self, *phases: Phase) -> None:
+    def _run_until(self, *phases: Phase, look: Callable[[], None] | None = None) -> None:
         engine, wait, feed = self.engine, self._transport.wait, self._feed
         warn_at = self._now() + self._stall_warning
+        last = engine.last
         while True:
-            for event in wait(warn_at if self._wake_at is None else min(warn_at, self._wake_at)):
+            until = warn_at if self._wake_at is None else min(warn_at, self._wake_at)
+            for event in wait(until if look is None else min(until, self._now() + LOOK_EVERY)):
                 feed(event)
+            if look is not None:
+                look()
+                if engine.last is not last:
+                    last, warn_at = engine.last, self._now() + self._stall_warning
             if engine.phase in phases:
                 return
             now = self._now()
@@ -188,6 +276,8 @@ class Driver:
                     _LOG.warning("stalled, and goes on waiting:\n%s", engine.describe(now))
 
     def _feed(self, event: Event) -> None:
+        if type(event) is ModelTaken:
+            event = self._mixer.taken(event.peer)
         if type(event) is Control and type(event.message) in _FOR_THE_APPLICATION:
             if self._on_message is not None:
                 self._on_message(event.peer, event.message)
@@ -196,6 +286,8 @@ class Driver:
         commands = self.engine.handle(event, now)
         if self._recorder is not None:
             self._recorder(now, event, commands)
+        if type(event) is Applied:
+            self._count_update(now)
         for command in commands:
             if isinstance(command, SendControl):  # most are
                 self._transport.send(command.peer, command.message)
@@ -223,6 +315,33 @@ class Driver:
         self._mixer.mix(command.weights)
         self._timed.seconds += self._now() - begin
 
+    def _apply(self, command: Apply) -> None:
+        begin = self._now()
+        made = self._mixer.apply(command.workers, command.factor)
+        self._timed.seconds += self._now() - begin
+        self._feed(made)
+
+    def _count_update(self, now: Seconds) -> None:
+        record = self.engine.last
+        if self._on_round is not None and record is not None:
+            mixed = self._timed.seconds
+            self._on_round(record, RoundTimes(0.0, max(0.0, now - self._step_began - mixed), mixed))
+        self._timed.seconds, self._step_began = 0.0, now
+
+    def _give(self, command: GiveModel) -> None:
+        self._transport.give(command.peer)
+
+    def _take(self, command: TakeModel) -> None:
+        self._transport.take(command.peer)
+
+    def _discard(self, command: Discard) -> None:
+        self._mixer.discard(command.peer)
+
+    def _install(self, command: Install) -> None:
+        begin = self._now()
+        self._mixer.install()
+        self._timed.seconds += self._now() - begin
+
     def _replace(self) -> None:
         if self._before_mix is not None and not self._replacing:
             self._before_mix()
@@ -240,6 +359,11 @@ class Driver:
         SwapModel: _swap,
         DropModel: _drop,
         Mix: _mix,
+        Apply: _apply,
+        GiveModel: _give,
+        TakeModel: _take,
+        Discard: _discard,
+        Install: _install,
         WakeAt: _wake,
         StartStep: _go_on,
         Finish: _go_on,

@@ -133,6 +133,37 @@ class FlatModel:
         return [(region.flat.dtype, region.numel) for region in self._regions]
 
     @property
+    def bodies(self) -> list[int]:
+        """How many numbers of each region are parameters (padded); averaged buffers follow."""
+        return [region.body for region in self._regions]
+
+    @property
+    def places(self) -> list[tuple[nn.Parameter, int, int]]:
+        """Each exchanged parameter, the number of its region, and where it begins in it; tied ones share a place."""
+        number = {(region.flat.device, region.flat.dtype): at for at, region in enumerate(self._regions)}
+        found = []
+        for view in self._views:
+            parameter = view.parameter
+            at = number[parameter.device, parameter.dtype]
+            start = (parameter.data_ptr() - self._regions[at].flat.data_ptr()) // parameter.element_size()
+            found.append((parameter, at, start if parameter.numel() else 0))
+        return found
+
+    def rows(self) -> list[Tensor]:
+        """The averaged buffers of each region as they are now, in host memory."""
+        for region in self._regions:
+            if region.tail:
+                region.tail.pack()
+        return [region.flat[region.body :].cpu() for region in self._regions]
+
+    def pool_rows(self, shares: Sequence[float], rows: Sequence[Sequence[Tensor]]) -> None:
+        """Replace the averaged buffers by a mixture: ``rows[i][r]`` is the i-th model's row of region r, ``shares`` sum to 1."""
+        for at, region in enumerate(self._regions):
+            if region.tail:
+                region.flat[region.body :] = region.tail.pool(shares, [row[at] for row in rows]).to(region.flat.device)
+                region.tail.unpack()
+
+    @property
     def numel(self) -> int:
         """Numbers exchanged with a neighbour."""
         return sum(region.numel for region in self._regions)
@@ -196,7 +227,11 @@ class FlatModel:
         if last and weight is not None and self._complete:
             self._due = 2 * len(self._expected)
 
-    def lend(self, index: int) -> Bytes:
+    def outgoing(self, peer: Rank) -> Sequence[Bytes]:
+        """Return the own model: every peer is sent the same."""
+        return self.chunks
+
+    def lend(self, peer: Rank, index: int) -> Bytes:
         """Return memory for chunk ``index`` of a peer's model to arrive in; :meth:`deliver` takes it back."""
         return self._chunks[index].lend()
 

@@ -117,22 +117,26 @@ class Handle(ABC):
 
     # -- averaging over all ranks -------------------------------------------------------------------------------------------
 
+    def _agree(self) -> None:
+        """Make the model what all ranks have in common: the mean. Collective, nothing is under way."""
+        self.flat.mean_over(self.transport.sum, self.size)
+
     def average(self) -> None:
-        """Replace the model by the mean over all ranks (final consensus).
+        """Replace the model by the mean over all ranks (final consensus); with a parameter server, by the server's.
 
         Collective: every rank must call it, each as late as it likes; the call waits for the last. Training may go on afterwards.
         """
         self._pause()
         if self.before_change is not None:
             self.before_change()
-        self.flat.mean_over(self.transport.sum, self.size)
+        self._agree()
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
         """Lend the mean of all ranks' models, for evaluation or export; the own model is back afterwards. Collective."""
         self._pause()
         own = self.flat.snapshot()
-        self.flat.mean_over(self.transport.sum, self.size)
+        self._agree()
         self._lent = True
         try:
             yield self.model

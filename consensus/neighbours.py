@@ -70,7 +70,7 @@ class NeighbourHandle(Handle):
         if self._combines_first:
             self._hooks.append(model.register_forward_pre_hook(_BeforeForward(self)))
         self._paused_at: Seconds | None = None
-        self._driver: Driver | None = self._open()
+        self._driver: Driver[NeighbourEngine] | None = self._open()
 
     @property
     def engine(self) -> NeighbourEngine | None:
@@ -82,7 +82,7 @@ class NeighbourHandle(Handle):
         if self._driver is not None:
             self._driver.send_all(message)
 
-    def _open(self) -> Driver:
+    def _open(self) -> Driver[NeighbourEngine]:
         engine = NeighbourEngine(self.rank, self._adjacency, self.rule, weights=self._weights)
         if self._recorder is not None:
             self._recorder.begin(engine, weights=self._weights)

@@ -14,12 +14,13 @@ from consensus.flat import FlatModel
 from consensus.handle import Handle
 from consensus.names import suggestion
 from consensus.neighbours import NeighbourHandle, Order
-from consensus.protocol.decision import Rule
 from consensus.protocol.messages import Message
 from consensus.protocol.neighbour import Weights
+from consensus.protocol.service import Factor, PushMode
 from consensus.recording.writer import EventWriter
 from consensus.rules import RULES
 from consensus.rules import build as build_rule
+from consensus.serving import ServerHandle, WorkerHandle, served_handle
 from consensus.step_scale import StepScale
 from consensus.transport.base import Transport
 from consensus.transport.launched import default_transport
@@ -36,6 +37,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "weights": ("static", "active"),
     "buffers": ("average", "local"),
     "step_scale": ("none", "participation"),
+    "architecture": ("neighbours", "server"),
 }
 
 
@@ -43,8 +45,9 @@ def attach(
     model: nn.Module,
     optimizer: Optimizer,
     *,
-    topology: nx.Graph | str,
-    rule: Rule | str = "dtur",
+    topology: nx.Graph | str | None = None,
+    rule: Any = None,
+    architecture: Literal["neighbours", "server"] = "neighbours",
     every: int = 1,
     order: Order = "adapt-combine",
     weights: Weights = "static",
@@ -55,8 +58,10 @@ def attach(
     on_message: Callable[[Rank, Message], None] | None = None,
     recorder: EventWriter | None = None,
     step_scale: StepScale = "none",
+    push: PushMode | None = None,
+    learning_rate: Factor | str = "constant",
 ) -> Handle:
-    """Make ``optimizer`` average the model with its fastest neighbours after its steps.
+    """Make ``optimizer`` average the model with its fastest neighbours after its steps, or step through a parameter server.
 
     The optimizer is hooked, not replaced: parameter groups, schedulers, clipping, gradient accumulation, GradScaler (a skipped
     step is no round) and ``state_dict`` work as before. All ranks start from rank 0's parameters and buffers. Collective.
@@ -68,10 +73,15 @@ def attach(
     optimizer : torch.optim.Optimizer
         Any; those of its parameters that require a gradient are exchanged.
     topology : nx.Graph or str
-        A connected graph on nodes 0..n-1, one per rank; or a family's name ("ring", "torus", ...) or an edge-list file.
-    rule : Rule or str
-        When a round closes: a rule of :mod:`consensus.rules` or its name; "allreduce" averages all ranks' gradients instead, the
-        baseline, and uses no topology.
+        A connected graph on nodes 0..n-1, one per rank; or a family's name ("ring", "torus", ...) or an edge-list file. Neither
+        the baseline "allreduce" nor a server uses one.
+    rule : Rule, ServerRule or str
+        When a round closes: a rule of :mod:`consensus.rules` or its name, "dtur" by default; "allreduce" averages all ranks'
+        gradients instead, the baseline. With a server, when it makes an update: a rule of :mod:`consensus.rules.serving` or its
+        name, "dbw" by default.
+    architecture : "neighbours" or "server"
+        With "server", rank 0 serves: its optimizer makes the updates, its call returns when training is over, and its handle's
+        ``works`` is false. On the other ranks ``optimizer.step()`` pushes the gradient and fetches weights.
     every : int
         Local steps per round, H >= 1.
     order : "adapt-combine" or "combine-adapt"
@@ -96,6 +106,12 @@ def attach(
     step_scale : "none" or "participation"
         "participation": multiply each step by (mean rate of rounds of this rank and its neighbours / own rate), so that with
         unlike data the model does not lean towards fast ranks' (:mod:`consensus.step_scale`).
+    push : "wait", "interrupt" or "pull", optional
+        With a server: how weights get to the workers, see :data:`consensus.protocol.service.PushMode`. By default "wait" under
+        rules that take gradients of the present weights only, "pull" under the others.
+    learning_rate : callable or str
+        With a server: the learning rate of an update of k of n gradients, in units of the optimizer's, as ``factor(k, n)``; or a
+        name of :mod:`consensus.rules.rates`.
 
     Returns
     -------
@@ -122,14 +138,36 @@ def attach(
     >>> handle.statistics.rounds
     1
     """
-    for name, value in (("order", order), ("weights", weights), ("buffers", buffers), ("step_scale", step_scale)):
+    chosen = {"order": order, "weights": weights, "buffers": buffers, "step_scale": step_scale, "architecture": architecture}
+    for name, value in chosen.items():
         if value not in _CHOICES[name]:
             raise ConfigError(f"{name} = {value!r}; {suggestion(str(value), _CHOICES[name])}")
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ConfigError(f"every = {every!r}, expected a whole number of local steps per round, 1 or more")
     transport = default_transport(comm) if transport is None else transport
-    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
-    flat = FlatModel(model, trainable, buffers=buffers)
+    if architecture == "server":
+        if topology is not None or recorder is not None or every != 1 or order != "adapt-combine" or step_scale != "none":
+            raise ConfigError(
+                'architecture = "server": topology, recorder, every, order and step_scale do not apply to it; leave them out'
+            )
+        handle = attach_served(
+            model,
+            optimizer,
+            rule="dbw" if rule is None else rule,
+            buffers=buffers,
+            transport=transport,
+            push=push,
+            learning_rate=learning_rate,
+            stall_warning=stall_warning,
+            on_message=on_message,
+        )
+        if isinstance(handle, ServerHandle):
+            handle.serve()
+        return handle
+    if push is not None or learning_rate != "constant":
+        raise ConfigError('push and learning_rate say how a parameter server works; add architecture="server", or leave them out')
+    rule = "dtur" if rule is None else rule
+    flat = _flatten(model, optimizer, buffers)
     if rule == ALLREDUCE:
         if recorder is not None:
             raise ConfigError('rule "allreduce" has no events to record; leave out recorder')
@@ -145,6 +183,8 @@ def attach(
         rule = build_rule(rule)
     elif isinstance(rule, type) or not callable(getattr(rule, "decide", None)):
         raise ConfigError(f"rule = {rule!r}, expected a rule's name or a rule object, as consensus.rules.build('gap', window=5)")
+    if topology is None:
+        raise ConfigError('topology is missing: whose neighbour is whose? For example topology="ring", or any NetworkX graph')
     from consensus.topology import build as build_graph
 
     graph = build_graph(topology, transport.size)
@@ -167,6 +207,50 @@ def attach(
         recorder=recorder,
         step_scale=step_scale,
     )
+
+
+def attach_served(
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    rule: Any,
+    buffers: Literal["average", "local"],
+    transport: Transport,
+    push: PushMode | None,
+    learning_rate: Factor | str,
+    stall_warning: Seconds,
+    on_message: Callable[[Rank, Message], None] | None = None,
+) -> ServerHandle | WorkerHandle:
+    """As :func:`attach` with a server, but on the serving rank return at once, before :meth:`ServerHandle.serve`."""
+    from consensus.rules.rates import build_rate
+    from consensus.rules.serving import build_server
+
+    if isinstance(rule, str):
+        rule = build_server(rule)
+    elif isinstance(rule, type) or not hasattr(rule, "synchronous"):
+        raise ConfigError(
+            f"rule = {rule!r}, expected a server rule's name or a server rule object, as "
+            "consensus.rules.serving.build_server('backup', b=2)"
+        )
+    factor = build_rate(learning_rate) if isinstance(learning_rate, str) else learning_rate
+    flat = _flatten(model, optimizer, buffers)
+    _start_alike(transport, flat, {"model": flat.signature, "rule": repr(rule), "push": push, "learning_rate": repr(factor)})
+    return served_handle(
+        model,
+        optimizer,
+        flat,
+        transport,
+        rule=rule,
+        push=push,
+        factor=factor,
+        stall_warning=stall_warning,
+        on_message=on_message,
+    )
+
+
+def _flatten(model: nn.Module, optimizer: Optimizer, buffers: Literal["average", "local"]) -> FlatModel:
+    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
+    return FlatModel(model, trainable, buffers=buffers)
 
 
 def _start_alike(transport: Transport, flat: FlatModel, agreed: dict[str, Any]) -> None:

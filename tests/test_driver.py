@@ -44,7 +44,10 @@ class Number:
         self._weights[peer] = weight
         self.calls.append(f"expect {peer}")
 
-    def lend(self, index: int) -> Bytes:
+    def outgoing(self, peer: int) -> Sequence[Bytes]:
+        return self.chunks
+
+    def lend(self, peer: int, index: int) -> Bytes:
         return np.empty(8, np.uint8)
 
     def release(self, peer: int, index: int) -> None:

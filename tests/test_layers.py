@@ -19,8 +19,8 @@ LAYERS = [
     {"rules"},
     {"sim", "transport"},
     {
-        "allreduce", "buffers", "checkpoint", "data", "driver", "flat", "handle", "models", "neighbours", "optim",
-        "recording", "region", "replay", "statistics", "step_scale", "trace",
+        "allreduce", "buffers", "bundle", "checkpoint", "data", "driver", "flat", "handle", "models", "neighbours", "optim",
+        "pushed", "recording", "region", "replay", "served", "serving", "statistics", "step_scale", "trace",
     },
     {"config", "doctor", "launcher", "report", "run", "whatif"},
     {"cli", "__main__"},
@@ -28,6 +28,8 @@ LAYERS = [
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 FIRST_WITH_TORCH = LEVEL["flat"]
 STANDARD_LIBRARY_ONLY = {"errors", "names", "resources", "types", "protocol", "rules"}
+WITH_NUMBERS = "consensus.rules.dbw"
+"""The one exception among them: estimators, for which SciPy is the well-kept library."""
 MPI_MODULE = "consensus.transport.mpi"
 
 MODULES = {
@@ -52,6 +54,10 @@ def imports(module: str, source: str, is_package: bool = False) -> Iterator[str]
             yield from (".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names)
 
 
+def _numbers_of(module: str) -> set[str]:
+    return {"numpy", "scipy"} if module.startswith(WITH_NUMBERS) else set()
+
+
 def complaints(module: str, source: str, is_package: bool = False) -> list[str]:
     """What is wrong with a module's imports, one sentence each."""
     own = part_of(module)
@@ -68,7 +74,7 @@ def complaints(module: str, source: str, is_package: bool = False) -> list[str]:
             found.append(f"imports {name}; only {MPI_MODULE} may")
         elif top == "torch" and LEVEL[own] < FIRST_WITH_TORCH:
             found.append(f"imports {name} below the layer of flat.py")
-        elif own in STANDARD_LIBRARY_ONLY and top not in sys.stdlib_module_names:
+        elif own in STANDARD_LIBRARY_ONLY and top not in {*sys.stdlib_module_names, *_numbers_of(module)}:
             found.append(f"imports {name}; {own} uses the standard library only")
     return found
 

@@ -66,7 +66,9 @@ def _train(config: RunConfig, transport: Transport, task: Task, folder: Snapshot
     def slow_then_reduce(group, bucket):  # without annotations: DDP takes none that are strings, as all are in this file
         # The emulated step ends where the real one does: with the last gradient. The buckets before it are on their way by then.
         if bucket.is_last():
-            transport.pace(steps + 1, transport.now() - began[0])
+            missing = transport.pace(steps + 1, transport.now() - began[0])
+            if missing > 0:
+                transport.sleep(missing)
         return allreduce_hook(group, bucket)
 
     ddp.register_comm_hook(None, slow_then_reduce)

@@ -108,7 +108,10 @@ class _Ballast:
         self.chunks: Sequence[Bytes] = [np.zeros(CHUNK_BYTES, np.uint8) for _ in range(MODEL_CHUNKS)]
         self._spare: list[Bytes] = []
 
-    def lend(self, index: int) -> Bytes:
+    def outgoing(self, peer: Rank) -> Sequence[Bytes]:
+        return self.chunks
+
+    def lend(self, peer: Rank, index: int) -> Bytes:
         return self._spare.pop() if self._spare else np.empty(CHUNK_BYTES, np.uint8)
 
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:

@@ -53,6 +53,40 @@ class Mix(NamedTuple):
 
 
 @tagged
+class GiveModel(NamedTuple):
+    """Send to ``peer`` what is for it: the gradient just computed, at a worker; the newest weights, at the server."""
+
+    peer: Rank
+
+
+@tagged
+class TakeModel(NamedTuple):
+    """Receive what ``peer`` sends."""
+
+    peer: Rank
+
+
+@tagged
+class Apply(NamedTuple):
+    """Average the gradients kept of ``workers``, and make an optimizer step ``factor`` as long as the optimizer would."""
+
+    workers: tuple[Rank, ...]
+    factor: float
+
+
+@tagged
+class Discard(NamedTuple):
+    """Forget the gradient kept of ``peer``."""
+
+    peer: Rank
+
+
+@tagged
+class Install(NamedTuple):
+    """Make the weights that were received last the model."""
+
+
+@tagged
 class StartStep(NamedTuple):
     """Round ``round`` has closed and is mixed: compute the next local step."""
 
@@ -71,4 +105,7 @@ class Finish(NamedTuple):
     """Everybody has said goodbye: no message is under way on any channel of this rank."""
 
 
-Command: TypeAlias = SendControl | Broadcast | SwapModel | DropModel | Mix | StartStep | WakeAt | Finish
+Command: TypeAlias = (
+    SendControl | Broadcast | SwapModel | DropModel | Mix | StartStep | WakeAt | Finish
+    | GiveModel | TakeModel | Apply | Discard | Install
+)  # fmt: skip

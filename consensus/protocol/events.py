@@ -45,4 +45,37 @@ class LeaveWanted(NamedTuple):
     """This rank's training is over: close what is open, say goodbye, and finish when everybody has."""
 
 
-Event: TypeAlias = StepDone | Control | ModelSwapped | PeerLost | Tick | LeaveWanted
+@tagged
+class ModelGiven(NamedTuple):
+    """What was to be given to ``peer`` has left."""
+
+    peer: Rank
+
+
+@tagged
+class ModelTaken(NamedTuple):
+    """What ``peer`` was to give is here: weights, at a worker."""
+
+    peer: Rank
+
+
+@tagged
+class GradientTaken(NamedTuple):
+    """A gradient of ``peer`` is here, at the server; ``square`` is its squared norm, not finite if any of it is not."""
+
+    peer: Rank
+    square: float
+
+
+@tagged
+class Applied(NamedTuple):
+    """The update asked for is made: ``square`` is the squared norm of the mean gradient, ``step`` the learning rate it took."""
+
+    square: float
+    step: float
+
+
+Event: TypeAlias = (
+    StepDone | Control | ModelSwapped | PeerLost | Tick | LeaveWanted
+    | ModelGiven | ModelTaken | GradientTaken | Applied
+)  # fmt: skip

@@ -1,13 +1,13 @@
 """The control messages two ranks exchange, and their fixed-size wire form.
 
-All of them are one small record of 64-bit integers; the only heavy transfer, the model itself, is not a message here but
+All of them are one small record of 64-bit numbers; the only heavy transfer, the model itself, is not a message here but
 the transport's answer to :class:`~consensus.protocol.commands.SwapModel`.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar, get_type_hints
 
 from consensus.errors import ProtocolError
 from consensus.types import Rank, Round
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 record: Any = tuple.__new__
-"""``record(Ready, (3,))`` is ``Ready(3)`` in half the time: what the named tuples' constructors come to, for the hottest places."""
+"""``record(Ready, (3,))`` is ``Ready(3)`` in half the time: what the named tuples' constructors come to, for hot places."""
 
 
 def tagged(cls: type[_T]) -> type[_T]:
@@ -89,6 +89,35 @@ class Established(NamedTuple):
 
 
 @tagged
+class Push(NamedTuple):
+    """Worker to server: "my gradient at weights of ``version`` follows", its ``iteration``-th push, 1 for the first.
+
+    ``loss`` is the batch's (NaN if it is not known), ``scale`` the present learning rate in units of the first one's (a
+    worker's scheduler speaks for the server's optimizer), and ``fetch``, 0 or 1, says Fetch as well.
+    """
+
+    version: int
+    iteration: int
+    fetch: int
+    loss: float
+    scale: float
+
+
+@tagged
+class Fetch(NamedTuple):
+    """Worker to server: "I have the weights of ``version``, and room for newer ones"."""
+
+    version: int
+
+
+@tagged
+class Weights(NamedTuple):
+    """Server to worker: "the weights of ``version`` follow"."""
+
+    version: int
+
+
+@tagged
 class Progress(NamedTuple):
     """For the application, not the engine: how many samples the sender has processed in this run."""
 
@@ -102,24 +131,30 @@ class Stop(NamedTuple):
     reason: int
 
 
-Message: TypeAlias = Ready | Engage | Closed | Leave | Established | Progress | Stop
+Message: TypeAlias = Ready | Engage | Closed | Leave | Established | Progress | Stop | Push | Fetch | Weights
 
-_KINDS: tuple[type[Any], ...] = (Ready, Engage, Closed, Leave, Established, Progress, Stop)
+_KINDS: tuple[type[Any], ...] = (Ready, Engage, Closed, Leave, Established, Progress, Stop, Push, Fetch, Weights)
 _CODE = {cls: code for code, cls in enumerate(_KINDS)}
-_ARITY = tuple(len(cls._fields) for cls in _KINDS)
-_FIELDS = max(_ARITY)
-_KIND = {code: (cls, 1 + arity) for code, (cls, arity) in enumerate(zip(_KINDS, _ARITY, strict=True))}
-_PAD = tuple((0,) * (_FIELDS - arity) for arity in _ARITY)
-_WIRE = struct.Struct(f"<{1 + _FIELDS}q")
+_FIELDS = max(len(cls._fields) for cls in _KINDS)
 
-WIRE_BYTES = _WIRE.size
+
+def _struct(cls: type[Any]) -> struct.Struct:
+    letters = "".join("d" if kind is float else "q" for kind in get_type_hints(cls).values())
+    return struct.Struct(f"<q{letters}{8 * (_FIELDS - len(letters))}x")
+
+
+_STRUCTS = [_struct(cls) for cls in _KINDS]
+_FIRST = struct.Struct("<q")
+_WIRE = {code: (cls, form.unpack_from) for code, (cls, form) in enumerate(zip(_KINDS, _STRUCTS, strict=True))}
+
+WIRE_BYTES = _STRUCTS[0].size
 """Size of every encoded message, bytes."""
 
 
 def encode(message: Message) -> bytes:
-    """Pack ``message`` into :data:`WIRE_BYTES` bytes (little-endian 64-bit integers: kind, fields, zeros)."""
+    """Pack ``message`` into :data:`WIRE_BYTES` bytes, little-endian: kind and fields of 64 bits each, zeros."""
     code = _CODE[type(message)]
-    return _WIRE.pack(code, *message, *_PAD[code])
+    return _STRUCTS[code].pack(code, *message)
 
 
 def decode(buffer: bytes | bytearray | memoryview) -> Message:
@@ -131,9 +166,8 @@ def decode(buffer: bytes | bytearray | memoryview) -> Message:
         If the bytes are not one of this version's messages.
     """
     try:
-        fields = _WIRE.unpack_from(buffer)
-        kind, end = _KIND[fields[0]]
-        message: Message = record(kind, fields[1:end])
+        kind, unpack = _WIRE[_FIRST.unpack_from(buffer)[0]]
+        message: Message = record(kind, unpack(buffer)[1:])
         return message
     except (struct.error, KeyError) as error:
         raise ProtocolError(

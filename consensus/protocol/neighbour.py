@@ -118,8 +118,8 @@ class NeighbourEngine:
     """
 
     __slots__ = (
-        "_active", "_busy", "_changed", "_dead", "_everyone", "_goodbyes", "_leave_wanted", "_out", "_partners_wait", "_unmatched",
-        "_verdict", "_wake_at", "edges", "last", "phase", "rank", "rule", "rule_state", "story", "unmet", "view",
+        "_active", "_busy", "_changed", "_dead", "_everyone", "_goodbyes", "_leave_wanted", "_out", "_partners_wait",
+        "_unmatched", "_verdict", "_wake_at", "edges", "last", "phase", "rank", "rule", "rule_state", "story", "unmet", "view",
     )  # fmt: skip
 
     def __init__(
@@ -159,6 +159,16 @@ class NeighbourEngine:
         self._wake_at: Seconds | None = None
         self._leave_wanted = False
         self._out: list[Command] = []
+
+    @property
+    def peers(self) -> tuple[Rank, ...]:
+        """The ranks it exchanges models with."""
+        return self.view.neighbours
+
+    @property
+    def round(self) -> Round:
+        """The present round, or the last; 0 before the first."""
+        return self.view.round
 
     # -- events ---------------------------------------------------------------------------------------------------------
 
@@ -290,7 +300,8 @@ class NeighbourEngine:
         edge.partner = edge.ready
         self._busy += 1
         self._out.append(record(SendControl, (edge.peer, record(Engage, (self.view.round, edge.ready)))))
-        self._move_if_agreed(edge, now)
+        if edge.engaged is not None:
+            self._move_if_agreed(edge, now)
 
     def _move_if_agreed(self, edge: Edge, now: Seconds) -> None:
         if edge.engaged != (edge.partner, self.view.round):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
-from consensus.errors import ConfigError
-from consensus.names import lookup, suggestion
 from consensus.protocol.decision import Rule
+from consensus.rules.construct import construct
 from consensus.rules.deadline import Deadline
 from consensus.rules.dtur import Dtur
 from consensus.rules.full import Full
@@ -43,16 +41,4 @@ def build(name: str, **parameters: Any) -> Rule:
     >>> build("static_backup", b=2)
     StaticBackup(b=2)
     """
-    rule = lookup("rule", name, RULES)
-    kinds = {field.name: str(field.type) for field in fields(rule)}
-    for key, value in parameters.items():
-        if key not in kinds:
-            known = suggestion(key, kinds) if kinds else "it takes none: there is nothing to tune"
-            raise ConfigError(f"rule {name!r} has no parameter {key!r}; {known}")
-        allowed = _ALLOWED[kinds[key]]
-        if isinstance(value, bool) or not isinstance(value, allowed):
-            raise ConfigError(f"rule {name!r}: {key} = {value!r}, expected {kinds[key]}")
-    return rule(**parameters)  # type: ignore[no-any-return]
-
-
-_ALLOWED: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "int | None": (int, type(None))}
+    return construct("rule", name, RULES, parameters)  # type: ignore[no-any-return]

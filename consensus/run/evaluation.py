@@ -117,7 +117,7 @@ class Evaluator:
         for peer, model in enumerate(models[1:], 1):
             flat.expect(peer, share)
             for index, (start, stop) in enumerate(pairwise(self._cuts)):
-                landed = flat.lend(index)
+                landed = flat.lend(peer, index)
                 landed[:] = model[start:stop]
                 flat.deliver(peer, index, landed)
         flat.mix([(peer, share) for peer in range(1, len(models))])

@@ -243,7 +243,7 @@ class _Search:
         phase = frozen.phase
         if isinstance(event, LeaveWanted):
             return self.eager
-        if isinstance(event, StepDone | Tick | PeerLost):
+        if not isinstance(event, Control | ModelSwapped):
             return False
         message = event.message if isinstance(event, Control) else None
         if isinstance(message, Ready | Engage | Closed | Established) and phase in (Phase.LEFT, Phase.FINISHED):

@@ -151,12 +151,12 @@ class Worker:
         now = kernel.now
         for command in self._handle(event, now):
             if type(command) is SendControl:
-                message = command.message
+                peer, message = command
                 # The same message to several neighbours is one object here, too.
                 if message is not self._said:
                     self._said, self._letter = message, record(Control, (self.rank, message))
                 self.messages += 1
-                line = self.lines[command.peer]
+                line = self.lines[peer]
                 kernel.at(now + line.control, line.take, self._letter)
             else:
                 self._DO[type(command)](self, command)

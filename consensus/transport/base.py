@@ -7,15 +7,23 @@ transport object; it is used by one thread.
 control messages and models, nor between different senders.
 
 *Waiting.* Only :meth:`Transport.wait` blocks. Between calls nothing is handed out, and messages that arrive wait, small ones
-only: a model is never sent to a rank that has not asked for it by :meth:`Transport.swap`.
+only: a model waits in its sender's memory until its receiver has asked for it by :meth:`Transport.take` or
+:meth:`Transport.swap`. One of a few kilobytes may leave before.
 
-*Models.* `swap` starts both directions. Each chunk of the own model is read from ``parcel.chunks`` until ``parcel.release`` is
-called for it, so the caller may not write it before; arriving chunks land in memory that ``parcel.lend`` gives, and go to
-``parcel.deliver``, whose memory it is from then on. Release and deliver are called from inside `wait` or `poll`, each once a
-chunk, in order of index for one peer, in any order between peers and between the two; ModelSwapped follows the last of all.
+*Models.* `give` starts one direction, `take` the other, `swap` both. Each chunk that leaves is read from the memory that
+``parcel.outgoing`` named when it started, until ``parcel.release`` is called for it, so the caller may not write it before;
+arriving chunks land in memory that ``parcel.lend`` gives, and go to ``parcel.deliver``, whose memory it is from then on. Release
+and deliver are called from inside `wait` or `poll`, each once a chunk, in order of index for one peer and direction, in any order
+between them; ModelGiven follows the last release, ModelTaken the last delivery, ModelSwapped the last of all.
+
+*Directions.* Both ends move models as one: a give is answered by a take and a swap by a swap, the first by the first, the second
+by the second. The two directions between two ranks are independent and may overlap in any way; within one, the next transfer may
+start when the event of the one before has been handed out. Whoever gives blocks nobody, however late the taker is, and the other
+way round; between the two it matters not who asks first.
 
 *Ends.* The last message of a channel is a ``Leave``: after it arrived the transport keeps no receive open for that rank.
-Nothing is ever cancelled, so :meth:`Transport.disconnect` may be called only after Finish, when all of them have come.
+Nothing is ever cancelled, so :meth:`Transport.disconnect` may be called only after Finish, when all of them have come and all
+that was given has been taken.
 """
 
 from __future__ import annotations
@@ -37,20 +45,23 @@ CHUNK_BYTES = 1 << 20
 
 
 class Parcel(Protocol):
-    """A rank's model as the transport sees it: bytes in chunks."""
+    """What a rank sends and receives as the transport sees it: bytes in chunks."""
 
     @property
     def chunks(self) -> Sequence[Bytes]:
         """The own model, uint8 views of shape (<= CHUNK_BYTES,), the same lengths at every rank."""
 
-    def lend(self, index: int) -> Bytes:
-        """Return memory for chunk ``index`` of a peer's model, as long as the own one."""
+    def outgoing(self, peer: Rank) -> Sequence[Bytes]:
+        """Return what is to be sent to ``peer``, chunks of the lengths of :attr:`chunks`; asked once a transfer."""
+
+    def lend(self, peer: Rank, index: int) -> Bytes:
+        """Return memory for chunk ``index`` of what ``peer`` sends, as long as the own one."""
 
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
-        """Take chunk ``index`` of ``peer``'s model, and the memory it came in."""
+        """Take chunk ``index`` of what ``peer`` sent, and the memory it came in."""
 
     def release(self, peer: Rank, index: int) -> None:
-        """Take note that chunk ``index`` of the own model has left for ``peer``."""
+        """Take note that chunk ``index`` of what was outgoing has left for ``peer``."""
 
 
 class Transport(Protocol):
@@ -70,8 +81,8 @@ class Transport(Protocol):
     def sleep(self, duration: Seconds) -> None:
         """Let time pass (really, or on the virtual clock)."""
 
-    def pace(self, round: Round, elapsed: Seconds) -> None:
-        """Called when the local step of ``round`` took ``elapsed``; the straggler injector stretches it here."""
+    def pace(self, round: Round, elapsed: Seconds) -> Seconds:
+        """Return how long the local step of ``round``, which took ``elapsed``, is still to last; the straggler injector's say."""
 
     def connect(self, neighbours: Sequence[Rank], parcel: Parcel) -> None:
         """Be ready to receive from everybody; afterwards all ranks may send."""
@@ -80,7 +91,13 @@ class Transport(Protocol):
         """Send a control message; never blocks on the receiver."""
 
     def swap(self, peer: Rank, round: Round, peer_round: Round) -> None:
-        """Start to send the own model to ``peer`` and to receive its one."""
+        """Start to send the own model to ``peer`` and to receive its one; ModelSwapped tells the end."""
+
+    def give(self, peer: Rank) -> None:
+        """Start to send what is outgoing to ``peer``; ModelGiven tells the end."""
+
+    def take(self, peer: Rank) -> None:
+        """Start to receive what ``peer`` gives; ModelTaken tells the end."""
 
     def poll(self) -> list[Event]:
         """What has happened, without waiting."""

@@ -4,10 +4,10 @@ One thread at a time runs. A rank goes on until it waits, sleeps, polls or joins
 happen, by (virtual time, order of scheduling), happens next, and all delays come from one seeded generator. So a run is a
 function of its seed, races included, and computing takes no virtual time.
 
-Faithful in what is delicate: control messages of one sender keep their order, models overtake them; a swap moves when both ends
-have asked for it; a chunk is copied out of the sender's memory when it arrives, before it is released, so a sender that writes
-too early is found out; messages of a rank that connects again wait for the receiver to do so; messages to a silent peer are held
-by the same outbox.
+Faithful in what is delicate: control messages of one sender keep their order, models overtake them; a model moves when both ends
+have asked for it (small ones too, which MPI may send before); a chunk is copied out of the sender's memory when it arrives,
+before it is released, so a sender that writes too early is found out; messages of a rank that connects again wait for the
+receiver to do so; messages to a silent peer are held by the same outbox.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consensus.errors import ConfigError, ProtocolError
-from consensus.protocol.events import Control, Event, ModelSwapped
+from consensus.protocol.events import Control, Event, ModelGiven, ModelSwapped, ModelTaken
 from consensus.protocol.messages import WIRE_BYTES, Leave, Message, decode, encode
 from consensus.protocol.outbox import Outbox
 from consensus.transport.base import Bytes, Parcel
@@ -109,20 +109,24 @@ class LoopbackTransport:
         """Let virtual time pass."""
         self._baton.sleep(self.rank, max(0.0, duration), f"sleeping for {duration:.6f} s")
 
-    def pace(self, round: Round, elapsed: Seconds) -> None:
+    def pace(self, round: Round, elapsed: Seconds) -> Seconds:
         """Leave the step as it was."""
+        return 0.0
 
     def connect(self, neighbours: Sequence[Rank], parcel: Parcel) -> None:
         """Be ready to receive from everybody."""
         self._apart("connect")
         self._parcel = parcel
         self._connections += 1
-        self._neighbours = set(neighbours)
+        self._rounds: dict[Rank, tuple[Round, Round]] = {}
+        self._offered: dict[Rank, Sequence[Bytes]] = {}
+        self._wanted: set[Rank] = set()
+        self._leaving = dict.fromkeys(neighbours, 0)
+        self._coming = dict.fromkeys(neighbours, 0)
+        self._swapping: set[Rank] = set()
         self._open = set(range(self.size)) - {self.rank}
         self._outboxes = {peer: Outbox(self._world.limit) for peer in self._open}
         self._arrival = dict.fromkeys(self._open, 0.0)
-        self._asked: dict[Rank, tuple[Round, Round]] = {}
-        self._moving: dict[Rank, int] = {}
         self._events: list[Event] = []
 
     def send(self, peer: Rank, message: Message) -> None:
@@ -153,33 +157,76 @@ class LoopbackTransport:
 
     def swap(self, peer: Rank, round: Round, peer_round: Round) -> None:
         """Ask for the swap; it moves when ``peer`` has asked as well."""
-        parcel, other = self._connected(), self._world.ranks[peer]
-        if peer not in self._neighbours:
-            raise ProtocolError(f"rank {self.rank} was told to swap models with rank {peer}, which is not its neighbour")
-        if self._moving.get(peer, 0) or peer in self._asked:
-            raise ProtocolError(f"rank {self.rank} was told to swap models with rank {peer} while a swap with it is under way")
-        if not parcel.chunks:
+        other = self._near(peer, "swap models with")
+        self._refuse(peer, self._leaving[peer] or self._coming[peer], "swap models with")
+        self._offer(peer)
+        self._want(peer)
+        if not self._coming[peer]:
             self._events.append(ModelSwapped(peer))
             return
-        self._moving[peer] = 2 * len(parcel.chunks)
-        self._asked[peer] = round, peer_round
-        theirs = other._asked.get(self.rank) if other._connections == self._connections else None
+        self._swapping.add(peer)
+        theirs = other._rounds.pop(self.rank, None) if other._connections == self._connections else None
         if theirs is None:
-            return
-        if theirs != (peer_round, round):
+            self._rounds[peer] = round, peer_round
+        elif theirs != (peer_round, round):
             raise ProtocolError(
                 f"ranks {self.rank} and {peer} disagree on the rounds they swap: "
                 f"{(round, peer_round)} says the one, {theirs[::-1]} the other"
             )
-        del self._asked[peer], other._asked[self.rank]
-        self._move(peer)
-        other._move(self.rank)
+        self._match(other)
+        other._match(self)
 
-    def _move(self, peer: Rank) -> None:
-        """Schedule the arrival of each chunk at ``peer``; what is there at that time is what arrives."""
-        chunks = self._connected().chunks
+    def give(self, peer: Rank) -> None:
+        """Offer what is outgoing; it moves when ``peer`` takes."""
+        other = self._near(peer, "give a model to")
+        self._refuse(peer, self._leaving[peer], "give a model to")
+        self._offer(peer)
+        if self._leaving[peer]:
+            self._match(other)
+        else:
+            self._events.append(ModelGiven(peer))
+
+    def take(self, peer: Rank) -> None:
+        """Be ready for what ``peer`` gives."""
+        other = self._near(peer, "take a model from")
+        self._refuse(peer, self._coming[peer], "take a model from")
+        self._want(peer)
+        if self._coming[peer]:
+            other._match(self)
+        else:
+            self._events.append(ModelTaken(peer))
+
+    def _near(self, peer: Rank, act: str) -> LoopbackTransport:
+        self._connected()
+        if peer not in self._leaving:
+            raise ProtocolError(f"rank {self.rank} was told to {act} rank {peer}, which is not its neighbour")
+        return self._world.ranks[peer]
+
+    def _refuse(self, peer: Rank, chunks: int, act: str) -> None:
+        if chunks:
+            raise ProtocolError(
+                f"rank {self.rank} was told to {act} rank {peer} while one with it is under way; one at a time: wait for its end"
+            )
+
+    def _offer(self, peer: Rank) -> None:
+        chunks = self._connected().outgoing(peer)
+        self._leaving[peer] = len(chunks)
+        if chunks:
+            self._offered[peer] = chunks
+
+    def _want(self, peer: Rank) -> None:
+        self._coming[peer] = len(self._connected().chunks)
+        if self._coming[peer]:
+            self._wanted.add(peer)
+
+    def _match(self, taker: LoopbackTransport) -> None:
+        """Schedule the arrival of each chunk if both ends have asked; what is there at that time is what arrives."""
+        peer = taker.rank
+        if self._connections != taker._connections or peer not in self._offered or self.rank not in taker._wanted:
+            return
+        taker._wanted.remove(self.rank)
         when = left = self._baton.now + self._world.delay()
-        for index, chunk in enumerate(chunks):
+        for index, chunk in enumerate(self._offered.pop(peer)):
             when += len(chunk) / self._world.bandwidth
             self._baton.at(when, partial(self._land, peer, index, chunk))
             left = max(left, when + self._world.delay())
@@ -204,19 +251,28 @@ class LoopbackTransport:
         self._write(taken.peer, self._outboxes[taken.peer].heard())
 
     def _take_chunk(self, chunk: _Chunk) -> None:
-        parcel = self._connected()
-        landed = parcel.lend(chunk.number)
+        parcel, peer = self._connected(), chunk.peer
+        landed = parcel.lend(peer, chunk.number)
         landed[:] = chunk.data
-        parcel.deliver(chunk.peer, chunk.number, landed)
-        self._step_on(chunk.peer)
+        parcel.deliver(peer, chunk.number, landed)
+        self._coming[peer] -= 1
+        if peer in self._swapping:
+            self._end_swap(peer)
+        elif not self._coming[peer]:
+            self._events.append(ModelTaken(peer))
 
     def _take_left(self, left: _Left) -> None:
-        self._connected().release(left.peer, left.number)
-        self._step_on(left.peer)
+        peer = left.peer
+        self._connected().release(peer, left.number)
+        self._leaving[peer] -= 1
+        if peer in self._swapping:
+            self._end_swap(peer)
+        elif not self._leaving[peer]:
+            self._events.append(ModelGiven(peer))
 
-    def _step_on(self, peer: Rank) -> None:
-        self._moving[peer] -= 1
-        if not self._moving[peer]:
+    def _end_swap(self, peer: Rank) -> None:
+        if not self._coming[peer] and not self._leaving[peer]:
+            self._swapping.remove(peer)
             self._events.append(ModelSwapped(peer))
 
     def _drain(self) -> list[Event]:
@@ -260,10 +316,11 @@ class LoopbackTransport:
             If a rank has not said goodbye, a model is under way, or something was not handed out.
         """
         self._connected()
-        left, moving = self._inboxes[self._connections], [peer for peer, ends in self._moving.items() if ends]
+        left, moving = self._inboxes[self._connections], [peer for peer, chunks in self._leaving.items() if chunks]
+        moving += [peer for peer, chunks in self._coming.items() if chunks and peer not in moving]
         if self._open or moving or left:
             raise ProtocolError(
-                f"rank {self.rank} was to disconnect before ranks {sorted(self._open)} have said goodbye, with swaps under way "
+                f"rank {self.rank} was to disconnect before ranks {sorted(self._open)} have said goodbye, with models under way "
                 f"with ranks {moving} and {list(left)} not handed out; disconnect only after Finish"
             )
         del self._inboxes[self._connections]

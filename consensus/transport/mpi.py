@@ -13,7 +13,8 @@ many a silent peer must store. Models go straight from the caller's memory, a fe
 *One list of requests.* It is built by `connect`: the control receives, then a window of chunks for every edge and direction, each
 with its handler in a parallel list. A place whose request is null costs nanoseconds in each look, rebuilding the list far more.
 
-The connection, its channels and its edges share that list and call each other; hence one file.
+The connection and its channels share that list and call each other; hence one file. What moves models along an edge is in
+:mod:`consensus.transport.edge`.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from consensus.errors import ProtocolError
-from consensus.protocol.events import Control, Event, ModelSwapped
+from consensus.protocol.events import Control, Event
 from consensus.protocol.messages import WIRE_BYTES, Leave, Message, decode, encode
 from consensus.protocol.outbox import Outbox
 from consensus.transport.base import Bytes, Parcel
+from consensus.transport.edge import Edge
 from consensus.transport.idle import Idle, cpus, crowded
 from consensus.types import Rank, Round, Seconds
 
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 CONTROL, NEWS, MODEL, TAGS = range(4)
-
-WINDOW = 2
-"""Chunks in flight per edge and direction: one is averaged while the next one arrives. Measured: more are colder in cache."""
 
 COLLECTIVE_ELEMENTS = 1 << 28
 """Most elements in one collective call, far below the 2^31 at which MPI libraries with 32-bit counts fail."""
@@ -55,9 +53,6 @@ CROWDED = Idle(patience=5e-5, longest=5e-4)
 # 28.9 and 2.7 with yielding, 30.3 and 2.0 with sleeps of 0.1 ms after 0.05 ms, 31.2 and 2.2 after 1 ms. After steps that compute
 # for 2 to 6 ms: 22.2, 21.5, 22.3, 22.9 and 24.7 ms, within the noise. With 4 ranks and no steps at all, sleeping at once makes
 # 0.66 ms of 0.46 ms, sleeping after 0.2 ms does not. So a short patience, then sleeps, which leave the cores to whoever computes.
-
-
-_NOTHING: Bytes = np.empty(0, np.uint8)
 
 
 class _Channel:
@@ -80,78 +75,6 @@ class _Channel:
         self._take(peer, message)
 
 
-class _Edge:
-    """The swap of models with one neighbour: chunks leave in order and are delivered in order, however they complete."""
-
-    def __init__(self, link: _Connection, peer: Rank, tag: int, width: int) -> None:
-        self._link, self._peer, self._tag = link, peer, tag
-        self._ins = [link.reserve(partial(self._landed_in, slot)) for slot in range(width)]
-        self._outs = [link.reserve(partial(self._left, slot)) for slot in range(width)]
-        self._landed, self._gone = [False] * width, [False] * width
-        self._buffers: list[Bytes] = [_NOTHING] * width
-        self._chunks: Sequence[Bytes] = ()
-        self._delivered = self._released = 0
-
-    def swap(self, chunks: Sequence[Bytes]) -> None:
-        """Start both directions."""
-        link = self._link
-        if self._delivered < len(self._chunks) or self._released < len(self._chunks):
-            raise ProtocolError(f"a swap of models with rank {self._peer} was started while one with it is under way")
-        self._chunks = chunks
-        self._delivered = self._released = 0
-        if not chunks:
-            link.events.append(ModelSwapped(self._peer))
-            return
-        link.moving += 1
-        for index in range(len(self._ins)):
-            self._receive(index)
-        for index in range(len(self._outs)):
-            self._send(index)
-
-    def _receive(self, index: int) -> None:
-        slot = index % len(self._ins)
-        into = self._buffers[slot] = self._link.parcel.lend(index)
-        self._link.requests[self._ins[slot]] = self._link.comm.Irecv(into, self._peer, self._tag)
-
-    def _send(self, index: int) -> None:
-        chunk = self._chunks[index]
-        place = self._outs[index % len(self._outs)]
-        self._link.requests[place] = self._link.comm.Isend(chunk, self._peer, self._tag)
-        self._link.bytes_sent += len(chunk)
-
-    def _landed_in(self, slot: int) -> None:
-        link, chunks, width = self._link, self._chunks, len(self._ins)
-        self._landed[slot] = True
-        while self._landed[slot := self._delivered % width]:
-            self._landed[slot] = False
-            index = self._delivered
-            data, self._buffers[slot] = self._buffers[slot], _NOTHING
-            link.parcel.deliver(self._peer, index, data)
-            self._delivered = index + 1
-            if index + width < len(chunks):
-                self._receive(index + width)
-        if self._delivered == len(chunks):
-            self._end_if_over()
-
-    def _left(self, slot: int) -> None:
-        link, chunks, width = self._link, self._chunks, len(self._outs)
-        self._gone[slot] = True
-        while self._gone[slot := self._released % width]:
-            self._gone[slot] = False
-            index = self._released
-            link.parcel.release(self._peer, index)
-            self._released = index + 1
-            if index + width < len(chunks):
-                self._send(index + width)
-        if self._released == len(chunks):
-            self._end_if_over()
-
-    def _end_if_over(self) -> None:
-        if self._delivered == self._released:
-            self._link.moving -= 1
-            self._link.events.append(ModelSwapped(self._peer))
-
-
 class _Connection:
     """What lives from `connect` to `disconnect`."""
 
@@ -171,7 +94,7 @@ class _Connection:
         self._channels = [_Channel(self, peer, tags + CONTROL, [peer]) for peer in neighbours]
         for peer, channel in zip(neighbours, self._channels, strict=True):
             self.requests[self.reserve(partial(channel.arrived, peer))] = channel.request
-        self.edges = {peer: _Edge(self, peer, tags + MODEL, min(WINDOW, len(parcel.chunks))) for peer in neighbours}
+        self.edges = {peer: Edge(self, peer, tags + MODEL) for peer in neighbours}
         self._news: _Channel | None = None
         self._status = mpi.Status()
         if strangers := set(others) - set(neighbours):
@@ -238,6 +161,10 @@ class _Connection:
         """Whether MPI has no message of this rank left to send."""
         return bool(self._testall([*self._sends, *(request for request, _ in self._probes)]))
 
+    def moved_with(self) -> list[Rank]:
+        """Return the ranks with which a model is under way."""
+        return [peer for peer, edge in self.edges.items() if edge.busy]
+
     def free(self) -> None:
         """Free the receives, none of which is started."""
         for channel in self._channels:
@@ -274,13 +201,20 @@ class MpiTransport:
         """Sleep."""
         time.sleep(duration)
 
-    def pace(self, round: Round, elapsed: Seconds) -> None:
+    def pace(self, round: Round, elapsed: Seconds) -> Seconds:
         """Leave the step as it was."""
+        return 0.0
 
     def _connected(self) -> _Connection:
         if self._link is None:
             raise ProtocolError(f"rank {self.rank} is not connected; call connect first")
         return self._link
+
+    def _edge(self, peer: Rank, act: str) -> Edge:
+        edges = self._connected().edges
+        if peer not in edges:
+            raise ProtocolError(f"rank {self.rank} was told to {act} rank {peer}, which is not its neighbour")
+        return edges[peer]
 
     def _apart(self, act: str) -> MPI.Intracomm:
         if self._link is not None:
@@ -299,8 +233,15 @@ class MpiTransport:
 
     def swap(self, peer: Rank, round: Round, peer_round: Round) -> None:
         """Start both directions; with one swap per edge at a time, MPI's order tells the models of two rounds apart."""
-        link = self._connected()
-        link.edges[peer].swap(link.parcel.chunks)
+        self._edge(peer, "swap models with").swap()
+
+    def give(self, peer: Rank) -> None:
+        """Start to send what is outgoing to ``peer``."""
+        self._edge(peer, "give a model to").give()
+
+    def take(self, peer: Rank) -> None:
+        """Start to receive what ``peer`` gives."""
+        self._edge(peer, "take a model from").take()
 
     def poll(self) -> list[Event]:
         """Let MPI progress and hand out what has happened."""
@@ -328,10 +269,10 @@ class MpiTransport:
             If a rank has not said goodbye or a model is under way: messages would be left over.
         """
         link = self._connected()
-        if link.leaving() or link.moving:
+        if link.leaving() or link.moved_with():
             raise ProtocolError(
-                f"rank {self.rank} was to disconnect before ranks {link.leaving()} have said goodbye and with {link.moving} "
-                "transfers under way; disconnect only after Finish"
+                f"rank {self.rank} was to disconnect before ranks {link.leaving()} have said goodbye and with models under way "
+                f"with ranks {link.moved_with()}; disconnect only after Finish"
             )
         began = time.monotonic()
         while not link.all_sent():

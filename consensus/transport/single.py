@@ -37,8 +37,9 @@ class SingleTransport:
         """Sleep."""
         time.sleep(duration)
 
-    def pace(self, round: Round, elapsed: Seconds) -> None:
+    def pace(self, round: Round, elapsed: Seconds) -> Seconds:
         """Leave the step as it was."""
+        return 0.0
 
     def connect(self, neighbours: Sequence[Rank], parcel: Parcel) -> None:
         """Do nothing, for no neighbours.
@@ -60,6 +61,14 @@ class SingleTransport:
     def swap(self, peer: Rank, round: Round, peer_round: Round) -> None:
         """Refuse: there is nobody to swap with."""
         raise ProtocolError(f"rank 0 is alone and cannot swap models with rank {peer}")
+
+    def give(self, peer: Rank) -> None:
+        """Refuse: there is nobody to give to."""
+        raise ProtocolError(f"rank 0 is alone and cannot give a model to rank {peer}")
+
+    def take(self, peer: Rank) -> None:
+        """Refuse: there is nobody to take from."""
+        raise ProtocolError(f"rank 0 is alone and cannot take a model from rank {peer}")
 
     def poll(self) -> list[Event]:
         """Nothing."""

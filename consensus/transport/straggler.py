@@ -15,7 +15,7 @@ from consensus.types import Rank, Round, Seconds
 
 
 class StragglerTransport(Transport):
-    """A transport that stretches each local step to the duration drawn for it and leaves all else to another one.
+    """A transport that says for each local step how much it lacks of the duration drawn for it, and leaves all else to another.
 
     The emulated step includes the real one: a step is stretched to the drawn time, not delayed by it, so the regime does not
     depend on the machine as long as its own steps are shorter. A longer one passes as it is.
@@ -23,7 +23,7 @@ class StragglerTransport(Transport):
     Parameters
     ----------
     inner : Transport
-        Does the work; its `sleep` decides whether the stretched time is real or virtual.
+        Does the work; its `sleep`, for which the caller uses what `pace` returns, decides whether that time is real or virtual.
     stream : Stream
         This rank's step durations, seconds.
 
@@ -36,11 +36,9 @@ class StragglerTransport(Transport):
         self._inner = inner
         self._stream = stream
 
-    def pace(self, round: Round, elapsed: Seconds) -> None:
-        """Sleep until the step of ``round``, which took ``elapsed`` seconds, has lasted as long as drawn."""
-        missing = self._stream.next() - elapsed
-        if missing > 0:
-            self._inner.sleep(missing)
+    def pace(self, round: Round, elapsed: Seconds) -> Seconds:
+        """Return how long the step of ``round``, which took ``elapsed`` seconds, is to last yet; 0 if longer than drawn."""
+        return max(0.0, self._stream.next() - elapsed)
 
     @property
     def rank(self) -> Rank:
@@ -71,6 +69,12 @@ class StragglerTransport(Transport):
 
     def swap(self, peer: Rank, round: Round, peer_round: Round) -> None:
         self._inner.swap(peer, round, peer_round)
+
+    def give(self, peer: Rank) -> None:
+        self._inner.give(peer)
+
+    def take(self, peer: Rank) -> None:
+        self._inner.take(peer)
 
     def poll(self) -> list[Event]:
         return self._inner.poll()

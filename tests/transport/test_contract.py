@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from consensus.errors import ProtocolError
-from consensus.protocol.events import Control, Event, ModelSwapped
+from consensus.protocol.events import Control, Event, ModelGiven, ModelSwapped, ModelTaken
 from consensus.protocol.messages import WIRE_BYTES, Closed, Leave, Progress, Ready, Stop
 from consensus.transport.base import Bytes, Transport
 from consensus.transport.loopback import run
@@ -26,25 +27,39 @@ LIMIT = 32
 
 
 class Model:
-    """A parcel that keeps what it is given."""
+    """A parcel that keeps what it is given, and sends its bytes to all but those for whom there are others in ``special``."""
 
-    def __init__(self, size: int = 0) -> None:
+    def __init__(self, size: int = 0, chunk: int = CHUNK) -> None:
         self.bytes = np.zeros(size, np.uint8)
+        self.chunk = chunk
+        self.special: dict[int, Bytes] = {}
         self.seen: dict[int, list[tuple[int, bytes]]] = {}
         self.released: dict[int, list[int]] = {}
 
     @property
     def chunks(self) -> list[Bytes]:
-        return [self.bytes[start : start + CHUNK] for start in range(0, len(self.bytes), CHUNK)]
+        return cut(self.bytes, self.chunk)
 
-    def lend(self, index: int) -> Bytes:
-        return np.empty_like(self.chunks[index])
+    def outgoing(self, peer: int) -> list[Bytes]:
+        return cut(self.special.get(peer, self.bytes), self.chunk)
+
+    def lend(self, peer: int, index: int) -> Bytes:
+        return np.full_like(self.chunks[index], peer)
 
     def release(self, peer: int, index: int) -> None:
         self.released.setdefault(peer, []).append(index)
 
     def deliver(self, peer: int, index: int, data: Bytes) -> None:
         self.seen.setdefault(peer, []).append((index, data.tobytes()))
+
+
+def cut(memory: Bytes, length: int) -> list[Bytes]:
+    return [memory[start : start + length] for start in range(0, len(memory), length)]
+
+
+def in_chunks(*models: Bytes, length: int = CHUNK) -> list[tuple[int, bytes]]:
+    """What a peer's chunks are when it has sent ``models``, one after the other."""
+    return [(index, chunk.tobytes()) for model in models for index, chunk in enumerate(cut(model, length))]
 
 
 def others(transport: Transport) -> list[int]:
@@ -287,18 +302,197 @@ def misuse(transport: Transport) -> list[str]:
     for neighbour in ring(transport):
         transport.swap(neighbour, 1, 1)
     attempt(lambda: transport.swap(peer, 1, 1))
+    attempt(lambda: transport.give(peer))
+    attempt(lambda: transport.take(peer))
     ear = Ear(transport)
     came = ear.take(len(ring(transport)))
+    for act in (transport.give, transport.take, lambda rank: transport.swap(rank, 1, 1)):
+        attempt(partial(act, transport.rank))
     ear.leave()
     return [*refused, f"{len(came)} events"]
 
 
 def all_refused(results: list[list[str]]) -> None:
     for rank, refused in enumerate(results):
-        acts = ["call connect first"] * 4 + ["disconnect first", "only after Finish"] + ["disconnect first"] * 3 + ["under way"]
+        acts = ["call connect first"] * 4 + ["disconnect first", "only after Finish"] + ["disconnect first"] * 3
+        acts += ["under way"] * 3 + ["not its neighbour"] * 3
         assert len(refused) == len(acts) + 1
         for message, act in zip(refused, acts, strict=False):
             assert act in message, f"rank {rank}: {message}"
+
+
+LONG = 20 * CHUNK + 7
+
+
+def start_twice(transport: Transport) -> tuple[list[tuple[int, str]], list[Event], dict[int, list[tuple[int, bytes]]]]:
+    """A second give (take) is refused, names the peer and does no harm; nobody may go while one is under way."""
+    refused: list[tuple[int, str]] = []
+    model = Model(LONG)
+    model.bytes[:] = pattern(transport.rank, 0, LONG)
+    transport.connect(others(transport), model)
+    ear, peers = Ear(transport), others(transport)
+
+    def attempt(peer: int, act: Callable[[], Any]) -> None:
+        try:
+            act()
+        except ProtocolError as error:
+            refused.append((peer, str(error)))
+
+    for peer in peers:
+        transport.take(peer)
+        attempt(peer, partial(transport.take, peer))
+        attempt(peer, partial(transport.swap, peer, 1, 1))
+        transport.send(peer, Leave(transport.rank))
+    heard: list[Event] = []
+    while len(ear.left) < len(peers):
+        heard += filter(None, [ear.next()])
+    for peer in peers:
+        transport.give(peer)
+        attempt(peer, partial(transport.give, peer))
+        attempt(peer, partial(transport.swap, peer, 1, 1))
+    # Everybody has said goodbye by now: the models alone are in the way.
+    attempt(peers[0], transport.disconnect)
+    heard += ear.take(2 * len(peers) - len(heard))
+    transport.disconnect()
+    return refused, heard, model.seen
+
+
+def second_refused(results: list[tuple[list[tuple[int, str]], list[Event], dict[int, list[tuple[int, bytes]]]]]) -> None:
+    for rank, (refused, heard, seen) in enumerate(results):
+        peers = [peer for peer in range(len(results)) if peer != rank]
+        assert [peer for peer, _ in refused] == [*np.repeat(peers, 2), *np.repeat(peers, 2), peers[0]]
+        assert all("under way" in message for _, message in refused)
+        assert all(f"rank {peer}" in message for peer, message in refused[:-1])
+        assert f"with ranks {peers}" in refused[-1][1]
+        assert sorted(map(repr, heard)) == sorted(repr(kind(peer)) for kind in (ModelTaken, ModelGiven) for peer in peers)
+        assert seen == {peer: in_chunks(pattern(peer, 0, LONG)) for peer in peers}
+
+
+def serve(transport: Transport) -> list[tuple[Any, ...]]:
+    """Rank 0 gives each worker weights of its own and takes gradients, in as many rounds a worker as its number and two.
+
+    A worker gives the gradient of one round while it takes the weights of the next, and both send control messages meanwhile.
+    """
+    seen = []
+    for size in SIZES:
+        model, worker = Model(size), transport.rank
+        transport.connect(others(transport) if worker == 0 else [0], model)
+        ear = Ear(transport)
+        rounds = {0: worker + 2} if worker else {peer: peer + 2 for peer in others(transport)}
+        given, taken, heard = (dict.fromkeys(rounds, 0) for _ in range(3))
+        messages: list[Event] = []
+
+        def begin(peer: int, sent: int, model: Model = model, size: int = size) -> None:
+            # Own memory for every peer: what is outgoing to one is written while that to another is still being sent.
+            model.special[peer] = pattern(transport.rank, 10 * sent + peer, size)
+            transport.send(peer, Progress(sent))
+            transport.give(peer)
+
+        for peer in rounds:
+            transport.take(peer)
+            begin(peer, 0)
+        while given != rounds or taken != rounds or heard != rounds:
+            (event,) = ear.take(1)
+            peer = event.peer
+            if isinstance(event, ModelGiven):
+                given[peer] += 1
+                model.special[peer][:] = 0
+                if given[peer] < rounds[peer]:
+                    begin(peer, given[peer])
+            elif isinstance(event, ModelTaken):
+                taken[peer] += 1
+                if taken[peer] < rounds[peer]:
+                    transport.take(peer)
+            else:
+                messages.append(event)
+                heard[peer] += 1
+        seen.append((size, messages, ear.leave(), model.seen, model.released))
+    return seen
+
+
+def served(results: list[list[tuple[Any, ...]]]) -> None:
+    for rank, seen in enumerate(results):
+        rounds = {0: rank + 2} if rank else {peer: peer + 2 for peer in range(1, len(results))}
+        assert [size for size, *_ in seen] == list(SIZES)
+        for size, messages, rest, came, released in seen:
+            assert rest == []
+            for peer, count in rounds.items():
+                assert [event for event in messages if event.peer == peer] == [Control(peer, Progress(n)) for n in range(count)]
+                chunks = in_chunks(*(pattern(peer, 10 * sent + rank, size) for sent in range(count)))
+                assert came.get(peer, []) == chunks
+                assert released.get(peer, []) == [index for index, _ in chunks]
+
+
+LARGE = 100_000
+"""A chunk that no MPI library sends before it is asked for."""
+
+
+def take_late(transport: Transport) -> tuple[list[Event], dict[int, list[tuple[int, bytes]]]]:
+    """Rank 0 gives five models in a row to everybody; nobody takes before it has heard a message sent after the first give."""
+    model, turns = Model(5 * LARGE + 7, LARGE), 5
+    transport.connect(others(transport) if transport.rank == 0 else [0], model)
+    ear = Ear(transport)
+    order: list[Event] = []
+    if transport.rank == 0:
+        peers = others(transport)
+        left = dict.fromkeys(peers, turns)
+        for peer in peers:
+            model.special[peer] = pattern(0, 0, 5 * LARGE + 7)
+            transport.give(peer)
+        for peer in peers:
+            transport.send(peer, Ready(1))
+        while any(left.values()):
+            (event,) = ear.take(1)
+            order.append(event)
+            left[event.peer] -= 1
+            if left[event.peer]:
+                model.special[event.peer] = pattern(0, turns - left[event.peer], 5 * LARGE + 7)
+                transport.give(event.peer)
+    else:
+        order += ear.take(1)
+        for _ in range(turns):
+            order += transport.poll()
+            transport.sleep(1e-3)
+            transport.take(0)
+            order += ear.take(1)
+    return order + ear.leave(), model.seen
+
+
+def models_wait_for_the_late(results: list[tuple[list[Event], dict[int, list[tuple[int, bytes]]]]]) -> None:
+    workers = range(1, len(results))
+    for worker in workers:
+        order, seen = results[worker]
+        assert order == [Control(0, Ready(1))] + [ModelTaken(0)] * 5
+        assert seen == {0: in_chunks(*(pattern(0, turn, 5 * LARGE + 7) for turn in range(5)), length=LARGE)}
+    assert sorted(results[0][0]) == sorted([ModelGiven(peer) for peer in workers] * 5)
+
+
+def swap_and_give(transport: Transport) -> list[Any]:
+    """Swaps, gives and takes of one edge follow each other without a pause."""
+    model = Model(LONG)
+    transport.connect(others(transport), model)
+    ear, peers = Ear(transport), others(transport)
+    seen: list[Any] = []
+    for turn in range(4):
+        model.bytes[:] = pattern(transport.rank, turn, LONG)
+        for peer in peers:
+            if turn % 2:
+                transport.give(peer)
+                transport.take(peer)
+            else:
+                transport.swap(peer, turn, turn)
+        seen.append(sorted(map(repr, ear.take(len(peers) * (1 + turn % 2)))))
+    return [*seen, ear.leave(), model.seen]
+
+
+def turns_are_apart(results: list[Any]) -> None:
+    for rank, (*turns, rest, seen) in enumerate(results):
+        peers = [peer for peer in range(len(results)) if peer != rank]
+        for turn, came in enumerate(turns):
+            kinds = (ModelGiven, ModelTaken) if turn % 2 else (ModelSwapped,)
+            assert came == sorted(repr(kind(peer)) for kind in kinds for peer in peers)
+        assert rest == []
+        assert seen == {peer: in_chunks(*(pattern(peer, turn, LONG) for turn in range(4))) for peer in peers}
 
 
 def look_and_wait(transport: Transport) -> tuple[int, list[Event]]:
@@ -335,6 +529,10 @@ SCENARIOS = [
     Scenario(report_to_a_listener, listener_heard_all),
     Scenario(collect, collections_agree),
     Scenario(misuse, all_refused),
+    Scenario(start_twice, second_refused),
+    Scenario(serve, served),
+    Scenario(take_late, models_wait_for_the_late),
+    Scenario(swap_and_give, turns_are_apart),
     Scenario(look_and_wait, only_goodbyes),
 ]
 

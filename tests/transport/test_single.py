@@ -14,7 +14,10 @@ from consensus.transport.single import SingleTransport
 class Nothing:
     chunks: tuple[Bytes, ...] = ()
 
-    def lend(self, index: int) -> Bytes:
+    def outgoing(self, peer: int) -> tuple[Bytes, ...]:
+        raise NotImplementedError
+
+    def lend(self, peer: int, index: int) -> Bytes:
         raise NotImplementedError
 
     def release(self, peer: int, index: int) -> None:
@@ -43,6 +46,7 @@ def test_a_wait_lasts_until_its_time() -> None:
     assert alone.wait(until) == []
     assert alone.now() >= until
     assert alone.poll() == []
+    assert alone.pace(1, 0.5) == 0.0
     alone.disconnect()
 
 
@@ -56,3 +60,7 @@ def test_what_needs_a_peer_is_refused() -> None:
         alone.send(1, Ready(1))
     with pytest.raises(ProtocolError, match="swap models with rank 1"):
         alone.swap(1, 1, 1)
+    with pytest.raises(ProtocolError, match="give a model to rank 1"):
+        alone.give(1)
+    with pytest.raises(ProtocolError, match="take a model from rank 1"):
+        alone.take(1)

@@ -43,25 +43,24 @@ def make(*durations: float) -> tuple[FakeTransport, Transport]:
     return inner, StragglerTransport(inner, Replay([durations]).stream(0, 0))  # type: ignore[arg-type]
 
 
-def test_a_step_takes_at_least_the_drawn_time() -> None:
+def test_a_step_lacks_what_is_left_of_the_drawn_time() -> None:
     inner, transport = make(0.5, 0.25, 1.0)
-    for round, elapsed in enumerate([0.125, 0.75, 1.0], start=1):
-        inner.clock += elapsed
-        transport.pace(round, elapsed)
+    missing = [transport.pace(round, elapsed) for round, elapsed in enumerate([0.125, 0.75, 1.0], start=1)]
     # 0.5 drawn for 0.125; 0.25 drawn for 0.75, which passes as it is; 1.0 drawn for 1.0.
-    assert transport.now() == 0.5 + 0.75 + 1.0
+    assert missing == [0.375, 0.0, 0.0]
+    # The time is the caller's to pass.
+    assert inner.clock == 0.0
     assert inner.calls == []
 
 
 def test_same_seed_same_run() -> None:
-    clocks = []
+    runs = []
     for _ in range(2):
         inner = FakeTransport()
         transport = StragglerTransport(inner, Transient(0.02, 0.3, 10).stream(inner.rank, 4))  # type: ignore[arg-type]
-        for round in range(1, 50):
-            transport.pace(round, 0.01)
-        clocks.append(inner.clock)
-    assert clocks[0] == clocks[1] > 49 * 0.01
+        runs.append([transport.pace(round, 0.01) for round in range(1, 50)])
+    assert runs[0] == runs[1]
+    assert sum(runs[0]) > 49 * 0.01
 
 
 def test_properties_and_sleep_pass_through() -> None:
@@ -75,6 +74,8 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "connect": ([0, 1], object()),
     "send": (1, object()),
     "swap": (1, 4, 5),
+    "give": (3,),
+    "take": (4,),
     "poll": (),
     "wait": (2.5,),
     "disconnect": (),
@@ -83,7 +84,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "gather": ({"rank": 2},),
 }
 
-SILENT = {"connect", "send", "swap", "disconnect", "broadcast", "sum"}
+SILENT = {"connect", "send", "swap", "give", "take", "disconnect", "broadcast", "sum"}
 
 
 @pytest.mark.parametrize("name", CALLS)

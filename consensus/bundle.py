@@ -1,0 +1,74 @@
+"""Numbers laid out as a flat model's, in memory of their own: a gradient on its way, or a version of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from consensus.flat import FlatModel
+from consensus.region import as_bytes
+from consensus.transport.base import Bytes
+
+
+class Bundle:
+    """One array a region of a flat model, in host memory, with the same chunks.
+
+    Parameters
+    ----------
+    flat : FlatModel
+        Whose layout it has. Contents are zeros.
+
+    Attributes
+    ----------
+    parts : list of Tensor
+        One-dimensional, one a region: parameters (padded), then averaged buffers.
+    bodies : list of Tensor
+        Views of their parameters' part.
+    chunks : sequence of ndarray of uint8
+        Views of ``parts``, of the same lengths as ``flat.chunks``.
+    """
+
+    def __init__(self, flat: FlatModel) -> None:
+        self.parts = [torch.zeros(numel, dtype=dtype) for dtype, numel in flat.layout]
+        self.bodies = [part[:body] for part, body in zip(self.parts, flat.bodies, strict=True)]
+        self.bytes = [as_bytes(part) for part in self.parts]
+        self.chunks: Sequence[Bytes] = _split(self.bytes, [chunk.size for chunk in flat.chunks])
+
+    @torch.no_grad()
+    def square(self) -> float:
+        """The squared norm of the parameters' part; not finite if any number is not (or if it is beyond float32)."""
+        norms = [float(torch.linalg.vector_norm(body, dtype=_wide(body.dtype))) for body in self.bodies]
+        return sum(norm * norm for norm in norms)
+
+    @torch.no_grad()
+    def copy_gradient(self, flat: FlatModel) -> None:
+        """Take the gradient of ``flat``'s model; a missing one counts as zero. Averaged buffers come along."""
+        for body in self.bodies:
+            body.zero_()
+        for parameter, region, start in flat.places:
+            if parameter.grad is not None:
+                # Added, for parameters tied by memory share a place.
+                self.parts[region][start : start + parameter.numel()] += parameter.grad.detach().reshape(-1).to("cpu")
+        for part, body, row in zip(self.parts, self.bodies, flat.rows(), strict=True):
+            part[len(body) :] = row
+
+    @torch.no_grad()
+    def copy_weights(self, flat: FlatModel) -> None:
+        """Take the model's parameters and averaged buffers."""
+        for part, now in zip(self.parts, flat.snapshot(), strict=True):
+            as_bytes(part)[:] = now
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _split(regions: Sequence[Bytes], sizes: Sequence[int]) -> list[Bytes]:
+    chunks, left = [], list(regions)
+    for size in sizes:
+        while not left[0].size:
+            left.pop(0)
+        chunks.append(left[0][:size])
+        left[0] = left[0][size:]
+    return chunks

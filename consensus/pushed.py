@@ -1,0 +1,56 @@
+"""The model at a worker of a parameter server: its gradient on the way out, and weights on their way in while it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from consensus.bundle import Bundle
+from consensus.flat import FlatModel
+from consensus.protocol.events import Event, ModelTaken
+from consensus.transport.base import Bytes
+from consensus.types import Rank
+
+
+class PushedModel:
+    """The parcel of a worker's transport.
+
+    Weights arrive in memory of their own, for the model is in use; two sets of it, because newer ones may begin to arrive before
+    those that are here have been installed.
+
+    Parameters
+    ----------
+    flat : FlatModel
+        The model.
+    """
+
+    def __init__(self, flat: FlatModel) -> None:
+        self._flat = flat
+        self.chunks: Sequence[Bytes] = flat.chunks
+        self._gradient, self._landing, self._here = (Bundle(flat) for _ in range(3))
+
+    def begin(self) -> None:
+        """Nothing to do: the gradient is taken when it is given away."""
+
+    def outgoing(self, peer: Rank) -> Sequence[Bytes]:
+        """The gradient, as it is in the parameters' ``grad`` now."""
+        self._gradient.copy_gradient(self._flat)
+        return self._gradient.chunks
+
+    def release(self, peer: Rank, index: int) -> None:
+        """Nothing to do: the engine starts no second push before this one has left."""
+
+    def lend(self, peer: Rank, index: int) -> Bytes:
+        """Return memory for chunk ``index`` of the newest weights."""
+        return self._landing.chunks[index]
+
+    def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
+        """Nothing to do: it is where it belongs."""
+
+    def taken(self, peer: Rank) -> Event:
+        """New weights are here; they replace those that were and have not been installed."""
+        self._landing, self._here = self._here, self._landing
+        return ModelTaken(peer)
+
+    def install(self) -> None:
+        """Make the weights that came last the model."""
+        self._flat.restore(self._here.bytes)

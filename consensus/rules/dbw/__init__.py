@@ -1,0 +1,17 @@
+"""DBW, dynamic backup workers: the server waits for as many gradients as promise the fastest descent.
+
+Xu, Neglia, Sebastianelli, *Dynamic Backup Workers for Parallel Machine Learning*, arXiv 2004.14696. The paper's body was not at
+hand: the formulas are derived here.
+"""
+
+from consensus.rules.dbw.arrivals import FirstArrivals, WaitingSample
+from consensus.rules.dbw.choice import bound_after_rise, choose, choose_blindly
+from consensus.rules.dbw.gain import GainEstimator
+from consensus.rules.dbw.isotonic import diagonal_isotonic
+from consensus.rules.dbw.rule import Dbw, DbwState
+from consensus.rules.dbw.waiting import WaitingTimes
+
+__all__ = [
+    "Dbw", "DbwState", "FirstArrivals", "GainEstimator", "WaitingSample", "WaitingTimes", "bound_after_rise",
+    "choose", "choose_blindly", "diagonal_isotonic",
+]

@@ -1,0 +1,78 @@
+"""A parameter server's models in a simulated training: those of a real run, all in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from consensus.config import RunConfig
+from consensus.flat import FlatModel
+from consensus.pushed import PushedModel
+from consensus.run.gradient import clip, take_gradient
+from consensus.run.prepare import Task
+from consensus.served import ServedModel
+from consensus.types import Rank, Round
+
+
+class TrainedWorker(PushedModel):
+    """A worker that computes real gradients when the simulated network says so.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    task
+        What it trains.
+    rank
+        Its own.
+    count
+        Told (rank, samples, loss) of each batch.
+    """
+
+    def __init__(self, config: RunConfig, task: Task, rank: Rank, count: Callable[[Rank, int, float], None]) -> None:
+        super().__init__(_flat(config, task))
+        self._task, self._rank, self._count = task, rank, count
+        self._strict = config.run.on_nan == "stop"
+        self._first_rate = _rate(task)
+        task.model.train()
+
+    def step(self, round: Round) -> tuple[float, float]:
+        """See :meth:`consensus.sim.served.WorkerSite.step`."""
+        task = self._task
+        batch = next(task.sampler)
+        loss = take_gradient(task, batch, strict=self._strict, rank=self._rank, round=round)
+        self._count(self._rank, len(batch), loss)
+        rate = _rate(task)
+        if task.scheduler is not None:
+            # As on a real worker, whose optimizer finds no gradients: the step is the server's.
+            gradients = [(parameter, parameter.grad) for parameter in task.model.parameters()]
+            task.optimizer.zero_grad()
+            task.optimizer.step()
+            task.scheduler.step()
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+        return loss, rate / self._first_rate if self._first_rate else 1.0
+
+
+def served_model(config: RunConfig, task: Task) -> ServedModel:
+    """The server's model; its gradients are clipped as the run file says."""
+    task.optimizer.register_step_pre_hook(lambda optimizer, args, kwargs: clip(task, config.optimizer.clip_norm))
+    return ServedModel(_flat(config, task), task.optimizer)
+
+
+def fleet(
+    config: RunConfig, tasks: Sequence[Task], count: Callable[[Rank, int, float], None]
+) -> tuple[ServedModel, list[TrainedWorker]]:
+    """The models of a server and its workers: the first task is the server's."""
+    server = served_model(config, tasks[0])
+    return server, [TrainedWorker(config, task, rank, count) for rank, task in enumerate(tasks[1:], 1)]
+
+
+def _flat(config: RunConfig, task: Task) -> FlatModel:
+    return FlatModel(task.model, [p for p in task.model.parameters() if p.requires_grad], buffers=config.exchange.buffers)
+
+
+def _rate(task: Task) -> float:
+    rate = task.optimizer.param_groups[0]["lr"]
+    return float(rate.item() if isinstance(rate, torch.Tensor) else rate)

@@ -1,0 +1,143 @@
+"""The model at a parameter server: the gradients that are here, the update, and the versions that are on their way to workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from consensus.bundle import Bundle
+from consensus.flat import FlatModel
+from consensus.protocol.events import Applied, Event, GradientTaken
+from consensus.region import ACCUMULATED_IN
+from consensus.step_scale import ScaledStep
+from consensus.transport.base import Bytes
+from consensus.types import Rank
+
+
+class ServedModel:
+    """The parcel of the serving rank's transport, and the arithmetic of an update.
+
+    A gradient is kept whole from its arrival until it is applied or discarded; so are the versions of the weights that are still
+    on their way to somebody, one at least. Memory is reused.
+
+    Parameters
+    ----------
+    flat : FlatModel
+        The model.
+    optimizer : Optimizer
+        Makes the updates; its learning rates are scaled for each.
+    """
+
+    def __init__(self, flat: FlatModel, optimizer: Optimizer) -> None:
+        self._flat, self._optimizer = flat, optimizer
+        self._scaled = ScaledStep(optimizer)
+        self.chunks: Sequence[Bytes] = flat.chunks
+        self._slots: dict[Rank, Bundle] = {}
+        self._spare: list[Bundle] = []
+        self._leaving: dict[Rank, Bundle] = {}
+        self._readers: Counter[int] = Counter()
+        self._version = Bundle(flat)
+        self._version.copy_weights(flat)
+        self._gradients = self._bind_gradients()
+
+    def _bind_gradients(self) -> list[Tensor]:
+        flat = self._flat
+        devices = {region: parameter.device for parameter, region, _ in flat.places}
+        gradients = [
+            torch.zeros(numel, dtype=dtype, device=devices.get(region, torch.device("cpu")))
+            for region, (dtype, numel) in enumerate(flat.layout)
+        ]
+        self._views = []
+        for parameter, region, start in flat.places:
+            view = gradients[region][start : start + parameter.numel()].view(parameter.shape)
+            self._views.append((parameter, view))
+        return gradients
+
+    # -- the transport's parcel -----------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A server makes no steps of its own."""
+
+    def outgoing(self, peer: Rank) -> Sequence[Bytes]:
+        """The present version, which stays as it is until it has left for ``peer``."""
+        self._leaving[peer] = self._version
+        self._readers[id(self._version)] += 1
+        return self._version.chunks
+
+    def release(self, peer: Rank, index: int) -> None:
+        """Take note that a chunk has left."""
+        if index == len(self.chunks) - 1:
+            self.left(peer)
+
+    def left(self, peer: Rank) -> None:
+        """Nothing is on its way to ``peer`` any more."""
+        version = self._leaving.pop(peer, None)
+        if version is not None:
+            self._readers[id(version)] -= 1
+            if version is not self._version and not self._readers[id(version)]:
+                del self._readers[id(version)]
+                self._spare.append(version)
+
+    def lend(self, peer: Rank, index: int) -> Bytes:
+        """Return memory for chunk ``index`` of ``peer``'s gradient."""
+        slot = self._slots.get(peer)
+        if slot is None:
+            slot = self._slots[peer] = self._bundle()
+        return slot.chunks[index]
+
+    def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
+        """Nothing to do: it is where it belongs."""
+
+    def _bundle(self) -> Bundle:
+        return self._spare.pop() if self._spare else Bundle(self._flat)
+
+    # -- what the engine commands ---------------------------------------------------------------------------------------
+
+    def taken(self, peer: Rank) -> Event:
+        """A gradient of ``peer`` is here."""
+        return GradientTaken(peer, self._slots[peer].square())
+
+    def discard(self, peer: Rank) -> None:
+        """Forget the gradient kept of ``peer``, or what there is of it."""
+        slot = self._slots.pop(peer, None)
+        if slot is not None:
+            self._spare.append(slot)
+
+    @torch.no_grad()
+    def apply(self, workers: Sequence[Rank], factor: float) -> Event:
+        """Make an update with the mean gradient of ``workers``, its step ``factor`` times as long as the optimizer's."""
+        slots = [self._slots.pop(worker) for worker in workers]
+        square = 0.0
+        for region, gradient in enumerate(self._gradients):
+            mean = _mean([slot.bodies[region] for slot in slots])
+            square += float(torch.linalg.vector_norm(mean)) ** 2
+            gradient[: len(mean)] = mean.to(gradient.device)
+        for parameter, view in self._views:
+            parameter.grad = view
+        self._scaled.begin(factor)
+        step = float(self._optimizer.param_groups[0]["lr"])
+        with torch.enable_grad():
+            self._optimizer.step()
+        self._scaled.end()
+        tails = [[part[len(body) :] for part, body in zip(slot.parts, slot.bodies, strict=True)] for slot in slots]
+        self._flat.pool_rows([1.0 / len(slots)] * len(slots), tails)
+        self._spare += slots
+        self._publish()
+        return Applied(square, step)
+
+    def _publish(self) -> None:
+        if self._readers[id(self._version)]:
+            self._version = self._bundle()
+        self._version.copy_weights(self._flat)
+
+
+def _mean(bodies: Sequence[Tensor]) -> Tensor:
+    """The mean, in a dtype that is wide enough to sum up in."""
+    total = bodies[0].to(ACCUMULATED_IN[bodies[0].dtype], copy=True)
+    for body in bodies[1:]:
+        total += body
+    return total.div_(len(bodies))

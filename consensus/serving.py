@@ -1,0 +1,262 @@
+"""An attached optimizer with a parameter server: the serving rank's handle, and a worker's."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from consensus.driver import Driver
+from consensus.errors import ConfigError, ConsensusError
+from consensus.flat import FlatModel
+from consensus.handle import Handle
+from consensus.protocol.messages import Message
+from consensus.protocol.server import ServerEngine, check_push
+from consensus.protocol.service import Factor, PushMode, ServerRule
+from consensus.protocol.worker import WorkerEngine
+from consensus.pushed import PushedModel
+from consensus.served import ServedModel
+from consensus.transport.base import Transport
+from consensus.transport.launched import ends_job
+from consensus.types import Rank, Seconds
+
+SERVER: Rank = 0
+"""The rank that serves; all others work."""
+
+
+class ServedHandle(Handle):
+    """A rank of a parameter server system."""
+
+    works: bool
+    """Whether this rank computes gradients; the serving rank does not, and must not run the training loop."""
+
+    @abstractmethod
+    def send_all(self, message: Message) -> None:
+        """Send an application message to every other rank, as long as there is a session."""
+
+    def _agree(self) -> None:
+        state = self.flat.initial_state()
+        for part in state:
+            self.transport.broadcast(part, SERVER)
+        self.flat.load_initial_state(state)
+
+
+class ServerHandle(ServedHandle):
+    """The serving rank: its optimizer makes the updates, its model is the one that counts.
+
+    Attributes
+    ----------
+    engine : ServerEngine
+        Decides.
+    """
+
+    works = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        flat: FlatModel,
+        transport: Transport,
+        *,
+        rule: ServerRule,
+        push: PushMode,
+        factor: Factor,
+        stall_warning: Seconds,
+        on_message: Callable[[Rank, Message], None] | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, flat, transport)
+        workers = [rank for rank in range(transport.size) if rank != SERVER]
+        self.engine = ServerEngine(SERVER, workers, rule, push=push, factor=factor, now=transport.now())
+        self._serving = True
+        self._driver = Driver(
+            self.engine,
+            transport,
+            ServedModel(flat, optimizer),
+            stall_warning=stall_warning,
+            on_message=on_message,
+            on_round=self._count_round,
+        )
+
+    def serve(self, look: Callable[[], None] | None = None) -> None:
+        """Serve until all workers have left.
+
+        Parameters
+        ----------
+        look : callable, optional
+            Called several times a second.
+        """
+        self._driver.serve(look)
+        self._serving = False
+
+    def send_all(self, message: Message) -> None:
+        """See :meth:`ServedHandle.send_all`."""
+        if self._serving:
+            self._driver.send_all(message)
+
+    def _step_begins(self, closure: bool) -> None:
+        if not self._serving:
+            raise ConfigError(
+                "this rank has served and must not train as well: run the training loop only where handle.works is true"
+            )
+
+    def _step_ended(self) -> None:
+        """The update is made."""
+
+    def _pause(self) -> None:
+        """The session has ended."""
+
+    def _end(self) -> None:
+        """The session has ended."""
+
+    def _abandon(self) -> None:
+        """Nobody waits for this rank any more, or everybody does, until the launcher ends the job."""
+
+
+class WorkerHandle(ServedHandle):
+    """A working rank: ``optimizer.step()`` pushes the gradient and comes back with newer weights.
+
+    The step itself is made at the server. Here the gradients are put away before the optimizer would use them, so that it finds
+    nothing to do; learning rates that a scheduler sets here are sent along, and the server's optimizer follows them.
+
+    Attributes
+    ----------
+    engine : WorkerEngine
+        Decides.
+    """
+
+    works = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        flat: FlatModel,
+        transport: Transport,
+        *,
+        rule: ServerRule,
+        push: PushMode,
+        stall_warning: Seconds,
+        on_message: Callable[[Rank, Message], None] | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, flat, transport)
+        self._rule = rule
+        self._first_rate = float(optimizer.param_groups[0]["lr"])
+        self._loss: float | None = None
+        self.engine = WorkerEngine(transport.rank, SERVER, transport.size, push=push)
+        self._over = False
+        self._driver = Driver(
+            self.engine,
+            transport,
+            PushedModel(flat),
+            stall_warning=stall_warning,
+            on_message=on_message,
+            on_round=self._count_round,
+            interrupted=(lambda: self.engine.interrupted) if push == "interrupt" else None,
+        )
+
+    def report_loss(self, loss: float) -> None:
+        """Tell the loss of the batch whose gradient the next step pushes; rule "dbw" needs it before every step."""
+        self._loss = float(loss)
+
+    def send_all(self, message: Message) -> None:
+        """See :meth:`ServedHandle.send_all`."""
+        if not self._over:
+            self._driver.send_all(message)
+
+    def _step_begins(self, closure: bool) -> None:
+        if closure:
+            raise ConfigError("a worker of a parameter server pushes gradients, but this step computes them in a closure")
+        if self._over:
+            raise ConfigError("this rank has left the parameter server (averaging or closing ends the session); attach again")
+        if self._rule.uses_losses and self._loss is None:
+            raise ConfigError(
+                f"rule {self._rule.name!r} decides by the batches' losses: call handle.report_loss(loss.item()) before every "
+                "optimizer.step()"
+            )
+        engine = self.engine
+        engine.loss = float("nan") if self._loss is None else self._loss
+        engine.scale = float(self.optimizer.param_groups[0]["lr"]) / self._first_rate if self._first_rate else 1.0
+        self._loss = None
+        self._driver.exchange()
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def _step_ended(self) -> None:
+        """The server makes the steps."""
+
+    def _pause(self) -> None:
+        if not self._over:
+            self._over = True
+            self._driver.leave()
+            self._driver.drain()
+
+    def _end(self) -> None:
+        self._pause()
+
+    def _abandon(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        try:
+            self._driver.leave()
+        except ConsensusError:
+            logging.getLogger("consensus").exception("rank %d could not leave in order after an exception", self.rank)
+            return
+        # As with neighbours: the channels must be empty when MPI is finalised, unless the whole job is about to end.
+        atexit.register(lambda: None if ends_job() else self._driver.drain())
+
+
+def served_handle(
+    model: nn.Module,
+    optimizer: Optimizer,
+    flat: FlatModel,
+    transport: Transport,
+    *,
+    rule: ServerRule,
+    push: PushMode | None,
+    factor: Factor,
+    **options: Any,
+) -> ServerHandle | WorkerHandle:
+    """The handle of this rank; all ranks have the same model by now.
+
+    Parameters
+    ----------
+    model, optimizer, flat, transport
+        As of :class:`consensus.handle.Handle`.
+    rule : ServerRule
+        Of the server.
+    push : "wait", "interrupt", "pull" or None
+        None: "wait" where the rule allows it, otherwise "pull".
+    factor : callable
+        The learning rate rule.
+    **options
+        ``stall_warning``, ``on_message``.
+
+    Raises
+    ------
+    ConfigError
+        If there are less than two ranks, or the rule does not suit the others.
+    """
+    if transport.size < 2:
+        raise ConfigError(
+            f"{transport.size} rank: a parameter server needs 2 ranks or more, one that serves and one that works; start more, "
+            "as in mpirun -n 3"
+        )
+    push = default_push(rule) if push is None else push
+    check_push(rule, push)
+    rule.fit(transport.size - 1)
+    if transport.rank == SERVER:
+        return ServerHandle(model, optimizer, flat, transport, rule=rule, push=push, factor=factor, **options)
+    return WorkerHandle(model, optimizer, flat, transport, rule=rule, push=push, **options)
+
+
+def default_push(rule: ServerRule) -> PushMode:
+    """How weights get to the workers if nobody says."""
+    return "wait" if rule.synchronous else "pull"
