@@ -52,6 +52,7 @@ class Handle(ABC):
         self.before_change: Callable[[], None] | None = None
         self._closed = False
         self._lent = False
+        self._loss: float | None = None
         self._trainable = _count(optimizer)
         self._frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
         self._hooks: list[Any] = [
@@ -114,6 +115,10 @@ class Handle(ABC):
         self.statistics.bytes_sent = self.transport.bytes_sent
         if self.on_round is not None:
             self.on_round(record, times)
+
+    def report_loss(self, loss: float) -> None:
+        """Tell the loss of the batch whose gradient the next step takes; rule "dbw" of a parameter server decides by it."""
+        self._loss = float(loss)
 
     # -- averaging over all ranks -------------------------------------------------------------------------------------------
 

@@ -147,7 +147,6 @@ class WorkerHandle(ServedHandle):
         super().__init__(model, optimizer, flat, transport)
         self._rule = rule
         self._first_rate = float(optimizer.param_groups[0]["lr"])
-        self._loss: float | None = None
         self.engine = WorkerEngine(transport.rank, SERVER, transport.size, push=push)
         self._over = False
         self._driver = Driver(
@@ -159,10 +158,6 @@ class WorkerHandle(ServedHandle):
             on_round=self._count_round,
             interrupted=(lambda: self.engine.interrupted) if push == "interrupt" else None,
         )
-
-    def report_loss(self, loss: float) -> None:
-        """Tell the loss of the batch whose gradient the next step pushes; rule "dbw" needs it before every step."""
-        self._loss = float(loss)
 
     def send_all(self, message: Message) -> None:
         """See :meth:`ServedHandle.send_all`."""

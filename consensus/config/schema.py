@@ -14,8 +14,12 @@ from consensus.data.catalogue import DATASETS
 from consensus.errors import ConfigError
 from consensus.names import lookup, suggestion
 from consensus.protocol.decision import ActiveWeights, Rule
+from consensus.protocol.server import check_push
+from consensus.protocol.service import Factor, PushMode, ServerRule
+from consensus.rules.rates import build_rate
 from consensus.timing import ParameterError
 from consensus.topology.families import parameters_of
+from consensus.types import Rank
 
 ALLREDUCE = "allreduce"
 """The baseline that averages gradients over all ranks; it stands where a wait rule's name does, but is none."""
@@ -105,7 +109,7 @@ class Topology(OpenSection):
 
 
 class WaitRule(OpenSection):
-    """The wait rule and its parameters, or the all-reduce baseline."""
+    """The wait rule and its parameters, a server rule, or the all-reduce baseline."""
 
     name: str = "dtur"
 
@@ -114,20 +118,63 @@ class WaitRule(OpenSection):
         """Whether this is the baseline, which exchanges gradients with everybody and has no wait rule."""
         return self.name == ALLREDUCE
 
+    @property
+    def is_served(self) -> bool:
+        """Whether this is a rule of a parameter server."""
+        return not self.is_allreduce and self.name not in rules.RULES and self.name in _server_rules()
+
     @model_validator(mode="after")
     def _exists(self) -> WaitRule:
-        if not self.is_allreduce:
-            if self.name not in rules.RULES:
-                near = suggestion(self.name, [*rules.RULES, ALLREDUCE])
-                raise ParameterError("rule", [f"name = {self.name!r}: unknown wait rule; {near}"])
+        if self.is_allreduce:
+            if self.parameters:
+                raise ConfigError(f"{ALLREDUCE} takes no parameters, got {', '.join(self.parameters)}")
+        elif self.is_served:
+            self.build_served()
+        elif self.name in rules.RULES:
             self.build()
-        elif self.parameters:
-            raise ConfigError(f"{ALLREDUCE} takes no parameters, got {', '.join(self.parameters)}")
+        else:
+            near = suggestion(self.name, [*rules.RULES, ALLREDUCE, *_server_rules()])
+            raise ParameterError("rule", [f"name = {self.name!r}: unknown rule; {near}"])
         return self
 
     def build(self) -> Rule:
-        """The rule object; the baseline has none."""
+        """The wait rule; the baseline and a server have none."""
         return rules.build(self.name, **self.parameters)
+
+    def build_served(self) -> ServerRule:
+        """The server rule."""
+        from consensus.rules.serving import build_server
+
+        return build_server(self.name, **self.parameters)
+
+
+def _server_rules() -> list[str]:
+    # Imported only when asked for: it loads SciPy.
+    from consensus.rules.serving import SERVER_RULES
+
+    return list(SERVER_RULES)
+
+
+class LearningRate(OpenSection):
+    """The learning rate rule of a server's updates."""
+
+    name: str = "constant"
+
+    @model_validator(mode="after")
+    def _exists(self) -> LearningRate:
+        self.build()
+        return self
+
+    def build(self) -> Factor:
+        """The rule."""
+        return build_rate(self.name, **self.parameters)
+
+
+class Server(Section):
+    """How a parameter server works."""
+
+    push: PushMode | None = None
+    learning_rate: LearningRate = LearningRate()
 
 
 class Exchange(Section):
@@ -242,10 +289,12 @@ class Evaluation(Section):
 class RunConfig(Section):
     """A whole run file."""
 
+    architecture: Literal["neighbours", "server"] | None = None
     run: Run
     topology: Topology = Topology()
     rule: WaitRule = WaitRule()
     exchange: Exchange = Exchange()
+    server: Server = Server()
     stragglers: Stragglers = Stragglers()
     network: Network = Network()
     data: Data = Data()
@@ -253,10 +302,37 @@ class RunConfig(Section):
     optimizer: Optimizer = Optimizer()
     evaluation: Evaluation = Evaluation()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _server_has_its_own_default_rule(cls, table: Any) -> Any:
+        if isinstance(table, dict) and table.get("architecture") == "server":
+            rule = table.get("rule", {})
+            if isinstance(rule, dict) and "name" not in rule:
+                return {**table, "rule": {"name": "dbw", **rule}}
+        return table
+
+    @property
+    def serves(self) -> bool:
+        """Whether rank 0 is a parameter server; the rule's name tells."""
+        return self.rule.is_served
+
+    def workers(self, size: int) -> int:
+        """How many of ``size`` ranks train."""
+        return size - 1 if self.serves else size
+
+    def worker(self, rank: Rank) -> int:
+        """The number of a rank among those that train, which its data and its step times go by; -1 for a server."""
+        return rank - 1 if self.serves else rank
+
+    def graph(self, size: int) -> nx.Graph[int]:
+        """Who exchanges with whom."""
+        return nx.star_graph(size - 1) if self.serves else self.topology.build(size, self.run.seed)
+
     @model_validator(mode="after")
     def _agrees(self) -> RunConfig:
-        problems = []
-        closes_apart = not self.rule.is_allreduce and rules.RULES[self.rule.name].active_weights is ActiveWeights.REFUSED
+        problems = self._of_architecture()
+        without = self.rule.is_allreduce or self.serves
+        closes_apart = not without and rules.RULES[self.rule.name].active_weights is ActiveWeights.REFUSED
         if self.exchange.weights == "active" and closes_apart:
             fitting = [name for name, rule in rules.RULES.items() if rule.active_weights is not ActiveWeights.REFUSED]
             problems.append(
@@ -268,6 +344,31 @@ class RunConfig(Section):
         if problems:
             raise ParameterError("", problems)
         return self
+
+    def _of_architecture(self) -> list[str]:
+        problems = []
+        if self.architecture is not None and (self.architecture == "server") != self.serves:
+            fitting = _server_rules() if self.architecture == "server" else [*rules.RULES, ALLREDUCE]
+            problems.append(
+                f"architecture = {self.architecture!r}: rule {self.rule.name!r} is of the other kind, expected one of "
+                f"{', '.join(fitting)}"
+            )
+        elif not self.serves:
+            if self.server != Server():
+                problems.append(f"server: rule {self.rule.name!r} has no server; leave the section out, or name a server rule")
+        else:
+            default = Exchange()
+            problems += [
+                f"exchange.{key} = {value!r}: does not apply to a parameter server; leave it out"
+                for key, value in self.exchange
+                if key != "buffers" and value != getattr(default, key)
+            ]
+            if self.server.push is not None:
+                try:
+                    check_push(self.rule.build_served(), self.server.push)
+                except ConfigError as error:
+                    problems.append(f"server.{error}")
+        return problems
 
     def check(self, size: int) -> None:
         """Make sure that the run can go on ``size`` ranks, which the launcher may have decided.
@@ -294,13 +395,18 @@ class RunConfig(Section):
     def _misfits(self, size: int) -> list[str]:
         problems = self.network.misfits(size)
         model = self.stragglers.build()
+        if self.serves and size < 2:
+            return [*problems, f"{size} rank: a parameter server needs 2 or more, one that serves and one that works"]
         try:
-            self.topology.build(size, self.run.seed)
+            if self.serves:
+                self.rule.build_served().fit(self.workers(size))
+            else:
+                self.topology.build(size, self.run.seed)
         except ConfigError as error:
-            problems.append(f"topology: {error}")
+            problems.append(f"{'rule' if self.serves else 'topology'}: {error}")
         try:
             if model is not None:
-                model.fit(size)
+                model.fit(self.workers(size))
         except ParameterError as error:
             problems += [f"stragglers.{problem}" for problem in error.problems]
         return problems

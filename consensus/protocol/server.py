@@ -90,6 +90,10 @@ class ServerEngine:
         How many gradients of each worker were not finite.
     discarded : Counter
         How many of each worker were thrown away by the rule.
+    arrived : int
+        Gradients that have come, rejected ones not counted.
+    loss : float
+        Of the batch of the last one.
 
     Raises
     ------
@@ -120,6 +124,7 @@ class ServerEngine:
         self.members = {worker: Member(room=push != "pull") for worker in self.peers}
         self.rule_state: Any = rule.start(self.view, now)
         self.unmet = "no gradient has come yet"
+        self.arrived, self.loss = 0, math.nan
         self._in_a_row = 0
         self._announced: dict[Rank, tuple[Push, Seconds]] = {}
         self._verdict: Verdict | None = None
@@ -193,6 +198,7 @@ class ServerEngine:
             self._reject(worker, push, event.square)
             return
         self._in_a_row = 0
+        self.arrived, self.loss = self.arrived + 1, push.loss
         view.iterations[worker] += 1
         arrival = Arrival(worker, push.version, push.iteration, now, push.loss, event.square)
         view.kept[worker] = arrival

@@ -91,7 +91,7 @@ class LoadedRun:
     def edges(self) -> frozenset[Edge]:
         """The graph's edges: as configured, or, if its file is elsewhere by now, those that the traces know."""
         try:
-            graph: nx.Graph[Rank] = self.config.topology.build(self.ranks, self.config.run.seed)
+            graph: nx.Graph[Rank] = self.config.graph(self.ranks)
         except ConfigError:
             pairs = ((t.rank, peer) for t in self.traces for r in t.rounds for peer in (*(e[0] for e in r.exchanges), *r.backups))
             return frozenset((min(pair), max(pair)) for pair in pairs)

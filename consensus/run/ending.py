@@ -12,6 +12,7 @@ from consensus.protocol.messages import Message, Progress, Stop
 from consensus.run.signals import Interruption
 from consensus.run.stops import Conditions, Ended, Tally
 from consensus.run.watch import TargetWatch
+from consensus.serving import ServedHandle
 from consensus.types import Rank, Seconds
 
 _FOR_ALL = (Ended.TARGET, Ended.INTERRUPTED)
@@ -76,7 +77,7 @@ class EndByMessage(Ending):
 
     def bind(self, handle: Handle) -> None:
         """See :class:`Ending`."""
-        assert isinstance(handle, NeighbourHandle)
+        assert isinstance(handle, NeighbourHandle | ServedHandle)
         self._handle = handle
 
     def look(self, seconds: Seconds, rounds: int) -> bool:

@@ -21,7 +21,7 @@ from consensus.run.evaluation import Evaluator
 from consensus.run.folder import SNAPSHOTS, write_atomically
 from consensus.run.marks import kept
 from consensus.run.prepare import load_data
-from consensus.run.snapshots import SnapshotFolder
+from consensus.run.snapshots import SnapshotFolder, snapshot_folder
 from consensus.run.watch import EVALUATED, STOP
 from consensus.types import Seconds
 
@@ -43,7 +43,7 @@ def main(run: Path) -> None:
     """Evaluate until the target is reached or standard input ends."""
     config = run_files.loads((run / "config.toml").read_text(encoding="utf-8"), str(run / "config.toml"))
     target, every, limit = config.run.stop.target, config.evaluation.every, config.evaluation.marks
-    snapshots = SnapshotFolder(run / SNAPSHOTS, config.run.ranks or 1)
+    snapshots = snapshot_folder(config, run / SNAPSHOTS, config.run.ranks or 1)
     evaluator = Evaluator(config, load_data(config))
     latest = 0
     with (run / SNAPSHOTS / EVALUATED).open("w", encoding="utf-8", buffering=1) as lines:

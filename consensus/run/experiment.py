@@ -17,27 +17,30 @@ import torch
 from consensus.config import RunConfig
 from consensus.config.schema import ALLREDUCE
 from consensus.handle import Handle
-from consensus.optim import attach
+from consensus.optim import attach, attach_served
 from consensus.recording.folder import file_name
 from consensus.recording.writer import MIB, EventWriter
 from consensus.run.curves import draw_curves
 from consensus.run.ending import EndByMessage, EndByVote, Ending
 from consensus.run.evaluation import Evaluated, Evaluator
 from consensus.run.folder import SNAPSHOTS, agree_on_folder
-from consensus.run.loop import Loop
+from consensus.run.loop import Course, Loop
 from consensus.run.marks import kept
 from consensus.run.prepare import Task, prepare
 from consensus.run.results import to_metrics, write_metrics, write_summary
+from consensus.run.service import Service
 from consensus.run.signals import Interruption
-from consensus.run.snapshots import Recorder, SnapshotFolder
+from consensus.run.snapshots import Recorder, SnapshotFolder, snapshot_folder
 from consensus.run.status import Report
 from consensus.run.stops import Tally
 from consensus.run.summary import RankResult, rank_result, summarise
 from consensus.run.watch import TargetWatch
+from consensus.serving import ServerHandle
 from consensus.trace import TraceWriter
 from consensus.transport.base import Transport
 from consensus.transport.idle import cpus
 from consensus.transport.straggler import StragglerTransport
+from consensus.types import Rank
 
 
 def run(config: RunConfig, transport: Transport, *, report: Report | None = None) -> Path:
@@ -90,7 +93,7 @@ class _Site:
 
     @property
     def snapshots(self) -> SnapshotFolder:
-        return SnapshotFolder(self.folder / SNAPSHOTS, self.transport.size)
+        return snapshot_folder(self.config, self.folder / SNAPSHOTS, self.transport.size)
 
     @property
     def where(self) -> str:
@@ -114,33 +117,46 @@ def _train(site: _Site, task: Task) -> _Trained:
         watch = stack.enter_context(TargetWatch(site.folder)) if rank == 0 and config.run.stop.target is not None else None
         ending.watch = watch
         # A second model costs memory; during training it is there only where snapshots need buffers that are not exchanged.
-        evaluator = Evaluator(config, task.dataset) if config.exchange.buffers == "local" else None
+        own = config.exchange.buffers == "local" and _keeps_models(config, rank)
+        evaluator = Evaluator(config, task.dataset) if own else None
         events = _event_writer(site)
         if events is not None:
             stack.enter_context(events)
         handle = site.handle = stack.enter_context(_attach(site, task, ending, events))
-        loop = Loop(config, task, handle, ending, site.report)
+        loop: Course = (
+            Service(config, task, handle, ending, site.report)
+            if isinstance(handle, ServerHandle)
+            else Loop(config, task, handle, ending, site.report)
+        )
         started = time.time()
         if events is not None:
             events.set_clock(loop.origin, started)
         if config.run.trace:
             path = site.folder / f"trace-{rank}.jsonl"
             loop.trace(stack.enter_context(TraceWriter(path, rank, loop.origin, started)))
-        take = handle.flat.snapshot if evaluator is None else lambda: evaluator.copy_of(task.model)
-        marks = config.evaluation
-        recorder = Recorder(site.snapshots, rank, marks.every, marks.marks, take, loop.counts)
-        loop.keep(recorder)
-        seconds = loop.run()
-        recorder.end(seconds)
+        if _keeps_models(config, rank):
+            take = handle.flat.snapshot if evaluator is None else lambda: evaluator.copy_of(task.model)
+            marks = config.evaluation
+            recorder = Recorder(site.snapshots, rank, marks.every, marks.marks, take, loop.counts)
+            loop.keep(recorder)
+            seconds = loop.run()
+            recorder.end(seconds)
+        else:
+            seconds = loop.run()
         handle.close()
         result = rank_result(handle, ending.tally.own, ending.reason, seconds)
         return _Trained(result, evaluator or Evaluator(config, task.dataset), watch.finish() if watch is not None else [])
 
 
+def _keeps_models(config: RunConfig, rank: Rank) -> bool:
+    """Whether the model of ``rank`` counts: with a server its own alone does."""
+    return not config.serves or config.worker(rank) < 0
+
+
 def _event_writer(site: _Site) -> EventWriter | None:
     """What records this rank's events, if they are wanted and there are any. Collective."""
     config, transport = site.config, site.transport
-    if not config.run.record or config.rule.is_allreduce:
+    if not config.run.record or config.rule.is_allreduce or config.serves:
         return None
     # The folder's name would not do: two hosts may have made one of the same name.
     run = transport.gather(uuid.uuid4().hex)[0]
@@ -151,17 +167,33 @@ def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None)
     config, transport = site.config, site.transport
     seed, exchange = config.run.seed, config.exchange
     stragglers = config.stragglers.build()
+    if stragglers is not None and config.worker(transport.rank) >= 0:
+        transport = StragglerTransport(transport, stragglers.stream(config.worker(transport.rank), seed))
+    if config.serves:
+        served = attach_served(
+            task.model,
+            task.optimizer,
+            rule=config.rule.build_served(),
+            buffers=exchange.buffers,
+            transport=transport,
+            push=config.server.push,
+            learning_rate=config.server.learning_rate.build(),
+            stall_warning=config.run.stall_warning,
+            on_message=ending.hear,
+        )
+        ending.bind(served)
+        return served
     handle = attach(
         task.model,
         task.optimizer,
-        topology=config.topology.build(transport.size, seed),
+        topology=config.graph(transport.size),
         rule=ALLREDUCE if config.rule.is_allreduce else config.rule.build(),
         every=exchange.every,
         order=exchange.order,
         weights=exchange.weights,
         buffers=exchange.buffers,
         step_scale=exchange.step_scale,
-        transport=transport if stragglers is None else StragglerTransport(transport, stragglers.stream(transport.rank, seed)),
+        transport=transport,
         stall_warning=config.run.stall_warning,
         on_message=ending.hear,
         recorder=events,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -21,21 +22,15 @@ from consensus.types import Seconds
 REPORT_EVERY: Seconds = 0.2
 
 
-class Loop:
-    """One rank's training, from the common start of the clock to its own end.
+class Course(ABC):
+    """What a rank does from the common start of the clock to its own end.
 
     Parameters
     ----------
-    config
-        Of the run.
-    task
-        What is trained.
     handle
         Of the attached optimizer.
     ending
         Says when to stop.
-    report
-        Where the status goes, on the rank that reports.
 
     Attributes
     ----------
@@ -43,28 +38,23 @@ class Loop:
         When the run's clock was 0, on the transport's.
     """
 
-    def __init__(self, config: RunConfig, task: Task, handle: Handle, ending: Ending, report: Report | None) -> None:
-        self._task, self._handle, self._ending, self._report = task, handle, ending, report
-        self._wanted = config.run.stop.samples
-        self._strict = config.run.on_nan == "stop"
-        self._clip = config.optimizer.clip_norm
+    def __init__(self, handle: Handle, ending: Ending) -> None:
+        self._handle, self._ending = handle, ending
         self._now = handle.transport.now
         self.origin = self._now()
-        self._report_at = 0.0
-        self._batch = 0
-        # After the handle's own hook: under all-reduce the averaged gradient is clipped, not each rank's; and a snapshot that is
-        # taken before the step does not count the step's samples, one that is taken before the average does.
-        task.optimizer.register_step_pre_hook(self._before_step)
 
     @property
     def seconds(self) -> Seconds:
         """The run's clock."""
         return self._now() - self.origin
 
+    @abstractmethod
     def counts(self) -> Counts:
-        """What this rank has done."""
-        statistics = self._handle.statistics
-        return Counts(self._ending.tally.own, statistics.rounds, statistics.backups)
+        """What has been done, as a snapshot of this rank's model tells it."""
+
+    @abstractmethod
+    def run(self) -> Seconds:
+        """Do it; return when this rank stopped, on the run's clock."""
 
     def keep(self, recorder: Recorder) -> None:
         """Let ``recorder`` look at the clock whenever the model is about to change."""
@@ -79,6 +69,41 @@ class Loop:
             writer.write(record, times, now())
 
         self._handle.on_round = on_round
+
+
+class Loop(Course):
+    """One rank's training.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    task
+        What is trained.
+    handle
+        Of the attached optimizer.
+    ending
+        Says when to stop.
+    report
+        Where the status goes, on the rank that reports.
+    """
+
+    def __init__(self, config: RunConfig, task: Task, handle: Handle, ending: Ending, report: Report | None) -> None:
+        super().__init__(handle, ending)
+        self._task, self._report = task, report
+        self._wanted = config.run.stop.samples
+        self._strict = config.run.on_nan == "stop"
+        self._clip = config.optimizer.clip_norm
+        self._report_at = 0.0
+        self._batch = 0
+        # After the handle's own hook: under all-reduce the averaged gradient is clipped, not each rank's; and a snapshot that is
+        # taken before the step does not count the step's samples, one that is taken before the average does.
+        task.optimizer.register_step_pre_hook(self._before_step)
+
+    def counts(self) -> Counts:
+        """What this rank has done."""
+        statistics = self._handle.statistics
+        return Counts(self._ending.tally.own, statistics.rounds, statistics.backups)
 
     def run(self) -> Seconds:
         """Train.
@@ -100,6 +125,7 @@ class Loop:
             batch = next(sampler)
             value = take_gradient(task, batch, strict=self._strict, rank=handle.rank, round=handle.statistics.rounds + 1)
             self._batch = len(batch)
+            handle.report_loss(value)
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from consensus.config import RunConfig
 from consensus.errors import ProtocolError
 from consensus.run.marks import kept, spacing
 from consensus.transport.base import Bytes
@@ -122,6 +123,11 @@ class SnapshotFolder:
             # Copy on write: torch takes no read-only arrays.
             model = np.memmap(file, np.uint8, mode="c", offset=_HEADER_BYTES)
         return Snapshot(Counts(*counts), np.asarray(model))
+
+
+def snapshot_folder(config: RunConfig, path: Path, size: int) -> SnapshotFolder:
+    """The models of a run of ``size`` ranks: those of all ranks, or the server's alone."""
+    return SnapshotFolder(path, 1 if config.serves else size)
 
 
 class Recorder:

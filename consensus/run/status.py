@@ -23,9 +23,9 @@ class Status:
     samples_wanted : int or None
         Where the run stops on them.
     rounds : int
-        Of this rank.
+        Of this rank; at a parameter server, updates.
     loss : float
-        Of this rank's last batch.
+        Of this rank's last batch; at a parameter server, of the last that it heard of.
     mean_backups : float
         Mean of b_i(k) over this rank's rounds.
     evaluating : bool

@@ -244,8 +244,8 @@ def test_several_lines_are_one_string() -> None:
         ("topology = { file = 'x', degree = 3 }", "topology.degree = 3: unknown parameter"),
         ("stragglers = { model = 'constant', seconds = 1, name = 'x' }", "stragglers.name = 'x': unknown parameter"),
         ("topology = { kind = 'ring', file = 'x' }", "topology: both kind = 'ring' and file = 'x', expected one of them"),
-        ("rule = { name = 'dutr' }", "rule.name = 'dutr': unknown wait rule; did you mean 'dtur'?"),
-        ("rule = { name = 'all-reduce' }", "rule.name = 'all-reduce': unknown wait rule; did you mean 'allreduce'?"),
+        ("rule = { name = 'dutr' }", "rule.name = 'dutr': unknown rule; did you mean 'dtur'?"),
+        ("rule = { name = 'all-reduce' }", "rule.name = 'all-reduce': unknown rule; did you mean 'allreduce'?"),
         ("rule = { name = 'static_backup', bb = 1 }", "rule: rule 'static_backup' has no parameter 'bb'; did you mean 'b'?"),
         ("rule = { name = 'allreduce', b = 1 }", "rule: allreduce takes no parameters, got b"),
         (
