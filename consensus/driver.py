@@ -231,6 +231,7 @@ class Driver(Generic[_E]):
         look : callable, optional
             Called every now and then, every :data:`LOOK_EVERY` seconds at least.
         """
+        self._step_began = self._now()
         self._run_until(Phase.FINISHED, look=look)
         self._transport.disconnect()
 

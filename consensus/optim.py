@@ -234,7 +234,9 @@ def attach_served(
         )
     factor = build_rate(learning_rate) if isinstance(learning_rate, str) else learning_rate
     flat = _flatten(model, optimizer, buffers)
-    _start_alike(transport, flat, {"model": flat.signature, "rule": repr(rule), "push": push, "learning_rate": repr(factor)})
+    # A function's repr has its address, which differs between ranks.
+    rate = getattr(factor, "__qualname__", repr(factor))
+    _start_alike(transport, flat, {"model": flat.signature, "rule": repr(rule), "push": push, "learning_rate": rate})
     return served_handle(
         model,
         optimizer,

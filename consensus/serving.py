@@ -40,10 +40,11 @@ class ServedHandle(Handle):
         """Send an application message to every other rank, as long as there is a session."""
 
     def _agree(self) -> None:
-        state = self.flat.initial_state()
+        # What is exchanged and no more: the server's counters and local buffers have seen no batch, and are nobody's.
+        state = self.flat.snapshot()
         for part in state:
             self.transport.broadcast(part, SERVER)
-        self.flat.load_initial_state(state)
+        self.flat.restore(state)
 
 
 class ServerHandle(ServedHandle):
@@ -91,6 +92,7 @@ class ServerHandle(ServedHandle):
         look : callable, optional
             Called several times a second.
         """
+        self.engine.begin(self.transport.now())
         self._driver.serve(look)
         self._serving = False
 
@@ -174,9 +176,15 @@ class WorkerHandle(ServedHandle):
                 f"rule {self._rule.name!r} decides by the batches' losses: call handle.report_loss(loss.item()) before every "
                 "optimizer.step()"
             )
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        if rate and not self._first_rate:
+            raise ConfigError(
+                f"the learning rate was 0 when it was attached and is {rate} now, but the server steps in units of the first "
+                "one; attach first and make the scheduler after, or begin its warm-up above 0"
+            )
         engine = self.engine
         engine.loss = float("nan") if self._loss is None else self._loss
-        engine.scale = float(self.optimizer.param_groups[0]["lr"]) / self._first_rate if self._first_rate else 1.0
+        engine.scale = rate / self._first_rate if self._first_rate else 1.0
         self._loss = None
         self._driver.exchange()
         for group in self.optimizer.param_groups:

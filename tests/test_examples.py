@@ -37,6 +37,12 @@ def test_digits_under_consensus_launch() -> None:
 
 @needs_mpirun
 @pytest.mark.slow
+def test_server_under_mpirun() -> None:
+    check_accuracy(python("train_server.py", ranks=3, folder=EXAMPLES), 3)
+
+
+@needs_mpirun
+@pytest.mark.slow
 def test_own_graph() -> None:
     done = python("own_graph.py", ranks=4, folder=EXAMPLES)
     assert done.returncode == 0, done.stdout + done.stderr

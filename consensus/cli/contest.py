@@ -71,9 +71,18 @@ class Contest:
 
     def _load(self, entrant: Entrant) -> RunConfig:
         try:
-            return load(self.file, [*entrant.changes, *self.changes], self.data_dir)
+            return load(self.file, self._changes(entrant), self.data_dir)
         except ConfigError as error:
             raise ConfigError(f"rule {entrant.label}: {error}") from error
+
+    def _changes(self, entrant: Entrant) -> list[str]:
+        """To the run file: a server comes on top, so that under all rules equally many ranks train, on equal shares."""
+        changes = [*entrant.changes, *self.changes]
+        config = load(self.file, [*changes, "run.ranks="], self.data_dir)
+        if not config.serves:
+            return changes
+        workers = load(self.file, ["rule.name=full", *self.changes], self.data_dir).run.ranks or 1
+        return [*changes, f"run.ranks={workers + 1}"]
 
     def order(self, first_seed: int) -> Iterator[tuple[Entrant, int]]:
         """All rules with one seed, then all with the next: what else the machine does hits all rules alike."""
@@ -110,10 +119,11 @@ class Contest:
             What was run to its end, well or not, and whether it was interrupted.
         """
         attempts: list[Attempt] = []
-        size = config.run.ranks or 1
+        sizes = {entrant.label: self._load(entrant).run.ranks or 1 for entrant in self.entrants}
         for number, (entrant, seed) in enumerate(self.order(config.run.seed), 1):
             before(entrant, seed, number)
-            job = rank_job(self.file, self.settings(folder, entrant, seed), self.data_dir, size, progress, closing=False)
+            settings = self.settings(folder, entrant, seed)
+            job = rank_job(self.file, settings, self.data_dir, sizes[entrant.label], progress, closing=False)
             outcome = supervise(job, on_interrupt=announce_interrupt, tee_errors=True)
             if outcome.interrupted:
                 return attempts, True
@@ -124,7 +134,7 @@ class Contest:
     def settings(self, folder: Path, entrant: Entrant, seed: int) -> list[str]:
         """All changes to the run file that make one of the runs."""
         own = [*override("run.seed", seed), *override("run.out", _place(folder, entrant, seed))]
-        return [*entrant.changes, *self.changes, *own]
+        return [*self._changes(entrant), *own]
 
     def result(self, folder: Path, entrant: Entrant, seed: int, otherwise: str) -> Attempt:
         """What one of the runs has written.

@@ -9,6 +9,7 @@ import typer
 
 from consensus.cli.options import DataDir, Mode, Progress, Quiet, Ranks, RunFile, Settings
 from consensus.cli.run import Out, check_writable, override
+from consensus.run.rows import mean_backups, trainers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,10 +64,9 @@ def throughput(summary: Mapping[str, Any]) -> str:
     >>> throughput({"wall_seconds": 2.0, "samples": 640, "per_rank": [rank, rank]})
     '320 samples a second; a rank computed for 1.0 s and waited for 0.2 s, with 0.50 backups a round'
     """
-    seconds, rows = summary["wall_seconds"], summary["per_rank"]
+    seconds, rows = summary["wall_seconds"], trainers(summary)
     compute, wait = (sum(row[key] for row in rows) / len(rows) for key in ("compute_seconds", "wait_seconds"))
-    rounds = sum(row["rounds"] for row in rows)
-    backups = sum(row["mean_backups"] * row["rounds"] for row in rows) / max(1, rounds)
+    backups = mean_backups(summary)
     rate = f"{summary['samples'] / seconds:,.0f}".replace(",", " ") if seconds else "infinitely many"
     shares = f"a rank computed for {compute:.1f} s and waited for {wait:.1f} s, with {backups:.2f} backups a round"
     return f"{rate} samples a second; {shares}"

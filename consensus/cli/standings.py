@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+
+from consensus.run.rows import mean_backups, trainers
 
 TELLING = 3
 """How many targets have a column: the highest that anybody reached."""
@@ -125,9 +127,9 @@ def _row(label: str, runs: Sequence[Mapping[str, Any]], attempts: int) -> Row:
         median(run["wall_seconds"] for run in runs),
         targets,
         _median_known([run["final"]["accuracy"] for run in runs]),
-        median(sum(run["rounds"]) / run["wall_seconds"] for run in runs),
-        median(_wait_share(run["per_rank"]) for run in runs),
-        median(fmean(rank["mean_backups"] for rank in run["per_rank"]) for run in runs),
+        median(sum(rank["rounds"] for rank in trainers(run)) / run["wall_seconds"] for run in runs),
+        median(_wait_share(trainers(run)) for run in runs),
+        median(mean_backups(run) for run in runs),
         _median_known([run["consensus_distance"] for run in runs]),
     )
 

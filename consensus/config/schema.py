@@ -351,7 +351,7 @@ class RunConfig(Section):
             fitting = _server_rules() if self.architecture == "server" else [*rules.RULES, ALLREDUCE]
             problems.append(
                 f"architecture = {self.architecture!r}: rule {self.rule.name!r} is of the other kind, expected one of "
-                f"{', '.join(fitting)}"
+                f"{', '.join(fitting)}, as in --set rule.name={'dbw' if self.architecture == 'server' else 'dtur'}"
             )
         elif not self.serves:
             if self.server != Server():

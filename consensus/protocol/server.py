@@ -137,6 +137,11 @@ class ServerEngine:
         """Updates made so far."""
         return self.view.version
 
+    def begin(self, now: Seconds) -> None:
+        """Serving begins only now; nothing has been handled yet."""
+        self.view.updated_at = now
+        self.rule_state = self.rule.start(self.view, now)
+
     # -- events ---------------------------------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: Seconds) -> list[Command]:
@@ -185,8 +190,11 @@ class ServerEngine:
         if not member.pushes:
             raise self._broken(f"a gradient of rank {worker} came that it had not announced")
         push, announced = member.pushes.popleft()
-        if member.pushes:
+        self._take_in(worker, push, announced, event.square, now)
+        if member.pushes:  # the next one is to lie where this one lay, until it was judged
             self._out.append(TakeModel(worker))
+
+    def _take_in(self, worker: Rank, push: Push, announced: Seconds, square: float, now: Seconds) -> None:
         view = self.view
         if worker not in view.iterations:  # it left after this push, and the rule reckons with it no more
             self.discarded[worker] += 1
@@ -194,13 +202,13 @@ class ServerEngine:
             if self.phase is Phase.LEFT:
                 self._finish_if_over()
             return
-        if not (math.isfinite(event.square) and (math.isfinite(push.loss) or not self.rule.uses_losses)):
-            self._reject(worker, push, event.square)
+        if not (math.isfinite(square) and (math.isfinite(push.loss) or not self.rule.uses_losses)):
+            self._reject(worker, push, square)
             return
         self._in_a_row = 0
         self.arrived, self.loss = self.arrived + 1, push.loss
         view.iterations[worker] += 1
-        arrival = Arrival(worker, push.version, push.iteration, now, push.loss, event.square)
+        arrival = Arrival(worker, push.version, push.iteration, now, push.loss, square)
         view.kept[worker] = arrival
         view.held.add(worker)
         self._announced[worker] = push, announced
@@ -217,11 +225,12 @@ class ServerEngine:
         if self.rejected[worker] == 1:
             _LOG.warning("%s; rejected. Later ones of this rank are counted in silence", told)
         self._out.append(Discard(worker))
-        # It waits for newer weights; as far as the rule knows it still computes, so the present ones have to do.
         member = self.members[worker]
-        member.again = member.given == self.view.version
-        member.released = True
-        self._give(worker)
+        if push.version == member.given:
+            # It waits for newer weights; as far as the rule knows it still computes, so the present ones have to do.
+            member.again = member.given == self.view.version
+            member.released = True
+            self._give(worker)
 
     def _applied(self, event: Applied, now: Seconds) -> None:
         verdict, arrivals, view = self._verdict, self._taken, self.view

@@ -47,7 +47,8 @@ class WorkerEngine:
     dropped : int
         How many batches were interrupted.
     last : RoundRecord or None
-        The last step as a round, its one exchange with the server; none if the batch was dropped.
+        The last step as a round. Its exchange with the server (none if the batch was dropped) tells the version that the gradient
+        was computed at, and when the weights with which it went on were announced and were here.
     """
 
     def __init__(self, rank: Rank, server: Rank, size: int, *, push: PushMode) -> None:
@@ -60,8 +61,8 @@ class WorkerEngine:
         self.loss, self.scale = float("nan"), 1.0
         self._pushes = 0
         self._goodbyes = set(range(size)) - {rank}
-        self._coming: int | None = None
-        self._here: tuple[int, Seconds] | None = None
+        self._coming: tuple[int, Seconds] | None = None
+        self._here: tuple[int, Seconds, Seconds] | None = None
         self._giving = False
         self._opened_at = 0.0
         self._out: list[Command] = []
@@ -112,10 +113,10 @@ class WorkerEngine:
 
     def _go_on(self, now: Seconds, pushed: bool) -> None:
         assert self._here is not None
-        version, came = self._here
+        version, announced, came = self._here
         self._here = None
         reason = f"version {version}" if pushed else f"version {version} interrupted the batch"
-        exchanges = (Exchange(self.server, self.version, 1.0, self._opened_at, max(came, self._opened_at)),) if pushed else ()
+        exchanges = (Exchange(self.server, self.version, 1.0, announced, came),) if pushed else ()
         self.last = RoundRecord(self.round, self._opened_at, now, exchanges, (), reason)
         self.version = version
         self._out.append(Install())
@@ -126,14 +127,14 @@ class WorkerEngine:
 
     def _weights(self, peer: Rank, message: Weights, now: Seconds) -> None:
         if self._coming is not None:
-            raise self._broken(f"version {message.version} comes while version {self._coming} is still coming")
-        self._coming = message.version
+            raise self._broken(f"version {message.version} comes while version {self._coming[0]} is still coming")
+        self._coming = message.version, now
         self._out.append(TakeModel(peer))
 
     def _taken(self, event: ModelTaken, now: Seconds) -> None:
         if self._coming is None:
             raise self._broken("weights came that the server had not announced")
-        self._here, self._coming = (self._coming, now), None
+        self._here, self._coming = (*self._coming, now), None
         if self.phase in (Phase.LEFT, Phase.FINISHED):
             self._finish_if_over()
             return
@@ -186,7 +187,7 @@ class WorkerEngine:
         if self.phase is Phase.LEFT:
             return f"rank {self.rank} has left and waits for the goodbyes of {sorted(self._goodbyes)}"
         told = "its gradient is still leaving" if self._giving else "its gradient has left"
-        coming = "none is coming yet" if self._coming is None else f"version {self._coming} is coming"
+        coming = "none is coming yet" if self._coming is None else f"version {self._coming[0]} is coming"
         waits = f"rank {self.rank} waits for weights newer than version {self.version} for {now - self._opened_at:.1f} s"
         return f"{waits}: {told}, {coming}"
 

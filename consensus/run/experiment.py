@@ -227,7 +227,8 @@ def _evaluate(site: _Site, trained: _Trained, started: datetime) -> None:
         write_metrics(site.folder, metrics)
         draw_curves({config.rule.name: metrics}, site.folder / "curves.png")
         shutil.rmtree(site.folder / SNAPSHOTS)
-        write_summary(site.folder, summarise(config, started, ranks, metrics))
+        server = site.handle.engine if isinstance(site.handle, ServerHandle) else None
+        write_summary(site.folder, summarise(config, started, ranks, metrics, server=server))
     transport.gather(None)  # no rank says that the results are there before they are
 
 

@@ -56,6 +56,9 @@ class Ledger:
         self._conditions = Conditions(stop.samples, stop.seconds, stop.rounds)
         self._kernel, self._interruption, self._report = kernel, interruption, report
         self._wanted, self._traces = stop.samples, config.run.trace
+        # Updates are counted where they are made; and a server is not asked whether it stops.
+        self._counted = [0] if config.serves else range(size)
+        self._reporter = 1 if config.serves else 0
         self._own = [0] * size
         self._statistics = [Statistics() for _ in range(size)]
         self._reasons: list[Ended | None] = [None] * size
@@ -91,7 +94,7 @@ class Ledger:
         """Whether ``rank`` stops now; see :data:`consensus.sim.network.Stop`."""
         self._reasons[rank] = self._judge(rounds)
         over = self._reasons[rank] is not None
-        if rank == 0 and self._report is not None:
+        if rank == self._reporter and self._report is not None:
             self._tell(over)
         return over
 
@@ -126,13 +129,13 @@ class Ledger:
 
     @property
     def rounds(self) -> int:
-        """Over all ranks."""
-        return sum(own.rounds for own in self._statistics)
+        """Over all ranks; with a server, its updates."""
+        return sum(self._statistics[rank].rounds for rank in self._counted)
 
     @property
     def backups(self) -> int:
-        """Over all ranks and rounds."""
-        return sum(own.backups for own in self._statistics)
+        """Over all ranks and rounds; with a server, over its updates."""
+        return sum(self._statistics[rank].backups for rank in self._counted)
 
     def result(self, rank: Rank, bytes_sent: int, ended_at: Seconds) -> RankResult:
         """What ``summary.json`` says of a rank."""

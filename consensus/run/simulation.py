@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from consensus.config import RunConfig
 from consensus.config.schema import Exchange
 from consensus.errors import ConfigError
 from consensus.flat import FlatModel
+from consensus.protocol.server import ServerEngine
+from consensus.run import served_fleet
 from consensus.run.curves import draw_curves
-from consensus.run.evaluation import Evaluated
+from consensus.run.evaluation import Evaluated, quality
 from consensus.run.fleet import Fleet
 from consensus.run.folder import make_folder, write_atomically
 from consensus.run.ledger import Ledger
@@ -29,10 +31,12 @@ from consensus.run.signals import Interruption
 from consensus.run.status import Report
 from consensus.run.summary import RankResult, summarise
 from consensus.run.watch import STOP
+from consensus.serving import default_push
 from consensus.sim.kernel import Kernel
 from consensus.sim.lockstep import Lockstep
 from consensus.sim.network import Network
 from consensus.sim.plant import Still
+from consensus.sim.served import ServedNetwork, ServerSite, StillServer, StillWorker, WorkerSite
 from consensus.step_scale import factor
 from consensus.timing import ComputeTime
 from consensus.trace import TraceWriter
@@ -73,16 +77,16 @@ def simulate(config: RunConfig, *, timing: bool = False, report: Report | None =
     kernel = Kernel()
     with Interruption() as interruption, _quiet_and_alone():
         ledger = Ledger(config, size, kernel, interruption, report)
-        plant, quality, model_bytes = _models(config, size, timing, ledger)
+        models = _models(config, size, timing, ledger)
         # Nothing is written before all is known to be right.
         folder = make_folder(config, size, datetime.now().astimezone())
-        ranks = _ranks(config, size, compute, plant, model_bytes, ledger, kernel)
-        marks = _Marks(config, kernel, ledger, ranks, quality)
+        ranks = _ranks(config, size, compute, models, ledger, kernel)
+        marks = _Marks(config, kernel, ledger, ranks, models.quality)
         ranks.run()
         results = [ledger.result(rank, ranks.bytes_sent(rank), ranks.ended_at[rank]) for rank in range(size)]
         if report is not None:
             report(ledger.status(evaluating=True))
-        _write(config, folder, ledger, results, marks)
+        _write(config, folder, ledger, results, marks, ranks.engine if isinstance(ranks, ServedNetwork) else None)
     return folder
 
 
@@ -117,6 +121,8 @@ def check(config: RunConfig, timing: bool) -> tuple[int, ComputeTime]:
     exchange = config.exchange
     if config.rule.is_allreduce and exchange.model_copy(update={"buffers": "average"}) != Exchange():
         problems.append("rule.name = 'allreduce': averages gradients at every step; of exchange, only buffers applies to it")
+    if timing and config.serves and config.rule.build_served().uses_losses:
+        problems.append(f"rule.name = {config.rule.name!r}: decides by losses and gradients; leave out --timing")
     if problems or size is None or compute is None:
         raise ConfigError("\n".join(problems))
     config.check(size)
@@ -137,16 +143,50 @@ class _Counted(Still):
             self.step(rank, round)
 
 
-def _models(config: RunConfig, size: int, timing: bool, ledger: Ledger) -> tuple[Fleet | _Counted, Callable[[], Quality], int]:
-    """What the workers train, how good it is, and how many bytes it has."""
+class _CountedWorker(StillWorker):
+    """A worker without a model; each step has a whole batch."""
+
+    def __init__(self, config: RunConfig, ledger: Ledger, rank: Rank) -> None:
+        self._batch, self._ledger, self._rank = config.data.batch, ledger, rank
+
+    def step(self, round: Round) -> tuple[float, float]:
+        self._ledger.count(self._rank, self._batch)
+        return super().step(round)
+
+
+class _Models(NamedTuple):
+    """What is trained, how good it is, and how many bytes it has. With a server, a model each for it and the workers."""
+
+    plant: Fleet | _Counted | None
+    served: tuple[ServerSite, Sequence[WorkerSite]] | None
+    quality: Callable[[], Quality]
+    nbytes: int
+
+
+def _models(config: RunConfig, size: int, timing: bool, ledger: Ledger) -> _Models:
     given = config.network.model_bytes
     if timing:
         nbytes = given if given is not None else _model_bytes(config)
-        return _Counted(config, ledger, size), lambda: (math.nan, math.nan, math.nan), nbytes
+        counted = [_CountedWorker(config, ledger, rank) for rank in range(1, size)] if config.serves else []
+        still = (StillServer(), counted) if config.serves else None
+        return _Models(None if config.serves else _Counted(config, ledger, size), still, lambda: (math.nan,) * 3, nbytes)
     tasks = prepare_all(config, size, range(size))
+    test = tasks[0].dataset.test
+    if config.serves:
+        losses = [math.nan]
+
+        def count(rank: Rank, samples: int, loss: float) -> None:
+            ledger.count(rank, samples)
+            losses[0] = loss
+
+        ledger.loss = lambda: losses[0]
+        server, workers = served_fleet.fleet(config, tasks, count)
+        nbytes = given if given is not None else sum(chunk.nbytes for chunk in server.chunks)
+        limit = config.evaluation.test_samples
+        return _Models(None, (server, workers), lambda: (*quality(tasks[0].model, test, limit), 0.0), nbytes)
     fleet = Fleet(config, tasks, ledger.count)
     ledger.loss = lambda: fleet.loss
-    return fleet, lambda: fleet.evaluate(tasks[0].dataset.test), given if given is not None else fleet.model_bytes
+    return _Models(fleet, None, lambda: fleet.evaluate(test), given if given is not None else fleet.model_bytes)
 
 
 def _model_bytes(config: RunConfig) -> int:
@@ -163,13 +203,29 @@ def _ranks(
     config: RunConfig,
     size: int,
     compute: ComputeTime,
-    plant: Fleet | _Counted,
-    model_bytes: int,
+    models: _Models,
     ledger: Ledger,
     kernel: Kernel,
-) -> Network | Lockstep:
+) -> Network | Lockstep | ServedNetwork:
     link, exchange, seed = config.network.build(), config.exchange, config.run.seed
-    streams = [compute.stream(rank, seed) for rank in range(size)]
+    plant, model_bytes = models.plant, models.nbytes
+    streams = [compute.stream(worker, seed) for worker in range(config.workers(size))]
+    if plant is None:
+        assert models.served is not None
+        rule = config.rule.build_served()
+        return ServedNetwork(
+            rule,
+            streams,
+            link,
+            stop=ledger.stop,
+            push=config.server.push or default_push(rule),
+            factor=config.server.learning_rate.build(),
+            server=models.served[0],
+            workers=models.served[1],
+            model_bytes=model_bytes,
+            on_round=ledger.exchanged,
+            kernel=kernel,
+        )
     if config.rule.is_allreduce:
         return Lockstep(
             streams,
@@ -180,7 +236,7 @@ def _ranks(
             on_round=ledger.reduced,
             kernel=kernel,
         )
-    graph = config.topology.build(size, seed)
+    graph = config.graph(size)
     network = Network(
         {rank: tuple(sorted(graph[rank])) for rank in sorted(graph)},
         config.rule.build(),
@@ -205,7 +261,12 @@ class _Marks:
     """Evaluates the mean of all models at common marks of the clock: there the models are at hand, all at once."""
 
     def __init__(
-        self, config: RunConfig, kernel: Kernel, ledger: Ledger, ranks: Network | Lockstep, quality: Callable[[], Quality]
+        self,
+        config: RunConfig,
+        kernel: Kernel,
+        ledger: Ledger,
+        ranks: Network | Lockstep | ServedNetwork,
+        quality: Callable[[], Quality],
     ) -> None:
         self._every, self._limit = config.evaluation.every, config.evaluation.marks
         self._target = config.run.stop.target
@@ -238,7 +299,9 @@ class _Marks:
         return [*((mark * self._every, self._evaluated[mark]) for mark in marks), (end, self._evaluate(None))]
 
 
-def _write(config: RunConfig, folder: Path, ledger: Ledger, results: list[RankResult], marks: _Marks) -> None:
+def _write(
+    config: RunConfig, folder: Path, ledger: Ledger, results: list[RankResult], marks: _Marks, server: ServerEngine | None
+) -> None:
     if config.run.trace:
         for rank, rounds in enumerate(ledger.traced):
             with TraceWriter(folder / f"trace-{rank}.jsonl", rank, 0.0, EPOCH.timestamp()) as writer:
@@ -249,7 +312,7 @@ def _write(config: RunConfig, folder: Path, ledger: Ledger, results: list[RankRe
     metrics = to_metrics(marks.lines(max(result.ended_at for result in results)))
     write_metrics(folder, metrics)
     draw_curves({config.rule.name: metrics}, folder / "curves.png")
-    write_summary(folder, summarise(config, EPOCH, results, metrics, simulated=True))
+    write_summary(folder, summarise(config, EPOCH, results, metrics, simulated=True, server=server))
 
 
 @contextmanager

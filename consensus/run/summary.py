@@ -15,6 +15,7 @@ from consensus import __version__
 from consensus.config import RunConfig
 from consensus.config.section import OpenSection
 from consensus.handle import Handle
+from consensus.protocol.server import ServerEngine
 from consensus.run.results import Metrics, seconds_to
 from consensus.run.stops import Ended, agree
 from consensus.statistics import Statistics
@@ -71,6 +72,7 @@ def summarise(
     metrics: Sequence[Metrics],
     *,
     simulated: bool = False,
+    server: ServerEngine | None = None,
 ) -> dict[str, Any]:
     """Put together ``summary.json``.
 
@@ -86,13 +88,17 @@ def summarise(
         In order of time, the last line at the end of the run.
     simulated
         Whether the clock was a virtual one.
+    server
+        The parameter server's engine, if there was one.
     """
     ended = agree([(result.ended, result.ended_at) for result in ranks])
     last = metrics[-1]
     return {
         "name": config.run.name,
+        "architecture": "server" if config.serves else "neighbours",
         "rule": _named(config.rule),
-        "topology": _named(config.topology),
+        "topology": None if config.serves else _named(config.topology),
+        "server": None if server is None else _of_server(server),
         "ranks": len(ranks),
         "seed": config.run.seed,
         "simulated": simulated,
@@ -111,6 +117,12 @@ def summarise(
 
 def _named(section: OpenSection) -> dict[str, Any]:
     return section.model_dump(by_alias=True, exclude_none=True)
+
+
+def _of_server(engine: ServerEngine) -> dict[str, Any]:
+    by_rank = {"discarded": engine.discarded, "rejected": engine.rejected}
+    named = {name: {str(rank): count for rank, count in sorted(counts.items())} for name, counts in by_rank.items()}
+    return {"push": engine.push, "updates": engine.round, "gradients": engine.arrived, **named}
 
 
 def _of_rank(result: RankResult) -> dict[str, Any]:

@@ -147,6 +147,8 @@ def _setting(run: LoadedRun, fitted: Fitted, rule: Choice, topology: Choice, siz
             raise ConfigError(
                 "an all-reduce exchanges over no edges, and the trace does not tell how long it takes; leave it out"
             )
+        if config.serves:
+            raise ConfigError("a parameter server's links are not those of the trace; compare server rules by `consensus sim`")
         if compute is not None:
             compute.fit(size)
         as_recorded = not topology[1] and size == run.ranks

@@ -109,6 +109,11 @@ def _check(run: LoadedRun) -> None:
             f"{run.folder}: a run under all-reduce, which exchanges over no edges: its traces tell nothing of the links; "
             "record a run under any wait rule, as in --set rule.name=full"
         )
+    if run.config.serves:
+        raise ConfigError(
+            f"{run.folder}: a run with a parameter server, which this does not simulate from traces; record a run under any wait "
+            "rule, or compare server rules by `consensus sim`"
+        )
     if not run.traces:
         raise ConfigError(
             f"{run.folder}: {' '.join(run.notes)} Expected the traces of all ranks: record it with run.trace = true"

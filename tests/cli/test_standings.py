@@ -21,7 +21,7 @@ def summary(label: str, targets: dict[str, float | None], wall: float = 10.0, wa
         "targets": targets,
         "final": {"accuracy": 0.9, "loss": 0.1},
         "consensus_distance": 0.25,
-        "per_rank": [rank, rank],
+        "per_rank": [{**rank, "rounds": 30}, {**rank, "rounds": 50}],
     }
 
 

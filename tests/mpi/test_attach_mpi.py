@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import atexit
 import os
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,26 +20,8 @@ from consensus.topology import build
 from consensus.topology.weights import metropolis
 from consensus.transport.base import Transport
 from tests import stress
+from tests.together import together
 from tests.worlds import EVERY_RULE, EVERY_RULE_AND_WEIGHTS, Point, attached_point, descend, numbers, random_graph, slowed
-
-_T = TypeVar("_T")
-
-
-def together(body: Callable[[Transport], _T]) -> list[_T]:
-    """All ranks' results of ``body``; if it raises anywhere, the job ends."""
-    from mpi4py import MPI
-
-    from consensus.transport.mpi import MpiTransport
-
-    transport = MpiTransport()
-    try:
-        result = body(transport)
-    except BaseException:
-        traceback.print_exc()
-        MPI.COMM_WORLD.Abort(1)
-    results = transport.gather(result)
-    transport.close()
-    return results
 
 
 def starts(size: int) -> np.ndarray:

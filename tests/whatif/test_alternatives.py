@@ -78,7 +78,7 @@ def test_more_ranks_than_the_trace_has(run: LoadedRun) -> None:
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"rules": [("dtru", ("rule.name=dtru",))]}, "dtru: .*unknown wait rule; did you mean 'dtur'"),
+        ({"rules": [("dtru", ("rule.name=dtru",))]}, "dtru: .*unknown rule; did you mean 'dtur'"),
         ({"rules": [("allreduce", ("rule.name=allreduce",))]}, "allreduce: an all-reduce exchanges over no edges"),
         ({"topologies": [("tours", ("topology.kind=tours",))]}, "tours: .*unknown family; did you mean 'torus'"),
         (
