@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
+from torch import nn
 
+from consensus.buffers import ALIGNMENT
 from consensus.flat import FlatModel
 from consensus.region import as_bytes
-from consensus.transport.base import Bytes
+from consensus.transport.base import CHUNK_BYTES, Bytes
 
 
 class Bundle:
@@ -58,6 +60,25 @@ class Bundle:
         """Take the model's parameters and averaged buffers."""
         for part, now in zip(self.parts, flat.snapshot(), strict=True):
             as_bytes(part)[:] = now
+
+
+def share(chunks: int, servers: int, server: int) -> range:
+    """The numbers of those of ``chunks`` chunks that are the ``server``-th of ``servers`` servers' part.
+
+    Examples
+    --------
+    >>> [list(share(5, 2, server)) for server in range(2)]
+    [[0, 1], [2, 3, 4]]
+    """
+    return range(chunks * server // servers, chunks * (server + 1) // servers)
+
+
+def shared_chunk_bytes(parameters: Iterable[nn.Parameter], servers: int) -> int:
+    """How large chunks may be so that every one of ``servers`` servers gets some; a model may still be too small for that."""
+    if servers <= 1:
+        return CHUNK_BYTES
+    nbytes = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+    return min(CHUNK_BYTES, max(ALIGNMENT, nbytes // servers // ALIGNMENT * ALIGNMENT))
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -26,7 +26,7 @@ from consensus.protocol.commands import (
     TakeModel,
     WakeAt,
 )  # fmt: skip
-from consensus.protocol.events import Applied, Control, Event, LeaveWanted, ModelTaken, StepDone, Tick
+from consensus.protocol.events import Control, Event, LeaveWanted, ModelTaken, StepDone, Tick
 from consensus.protocol.messages import Message, Progress, Stop
 from consensus.protocol.neighbour import Phase, RoundRecord
 from consensus.protocol.story import Recorder
@@ -108,6 +108,9 @@ class _Timed:
     def chunks(self) -> Sequence[Bytes]:
         return self._mixer.chunks
 
+    def incoming(self, peer: Rank) -> int:
+        return self._mixer.incoming(peer)
+
     def outgoing(self, peer: Rank) -> Sequence[Bytes]:
         return self._mixer.outgoing(peer)
 
@@ -183,6 +186,8 @@ class Driver(Generic[_E]):
         self._interrupted = interrupted
         self._wake_at: Seconds | None = None
         self._replacing = False
+        self._serves = False
+        self._counted: RoundRecord | None = None
         transport.connect(engine.peers, self._timed)
         self._step_began = transport.now() if step_began is None else step_began
 
@@ -231,7 +236,7 @@ class Driver(Generic[_E]):
         look : callable, optional
             Called every now and then, every :data:`LOOK_EVERY` seconds at least.
         """
-        self._step_began = self._now()
+        self._serves, self._step_began = True, self._now()
         self._run_until(Phase.FINISHED, look=look)
         self._transport.disconnect()
 
@@ -287,7 +292,7 @@ class Driver(Generic[_E]):
         commands = self.engine.handle(event, now)
         if self._recorder is not None:
             self._recorder(now, event, commands)
-        if type(event) is Applied:
+        if self._serves and self.engine.last is not self._counted:
             self._count_update(now)
         for command in commands:
             if isinstance(command, SendControl):  # most are
@@ -323,7 +328,7 @@ class Driver(Generic[_E]):
         self._feed(made)
 
     def _count_update(self, now: Seconds) -> None:
-        record = self.engine.last
+        record = self._counted = self.engine.last
         if self._on_round is not None and record is not None:
             mixed = self._timed.seconds
             self._on_round(record, RoundTimes(0.0, max(0.0, now - self._step_began - mixed), mixed))

@@ -227,6 +227,10 @@ class FlatModel:
         if last and weight is not None and self._complete:
             self._due = 2 * len(self._expected)
 
+    def incoming(self, peer: Rank) -> int:
+        """How many chunks a peer sends: as many as this rank has."""
+        return len(self.chunks)
+
     def outgoing(self, peer: Rank) -> Sequence[Bytes]:
         """Return the own model: every peer is sent the same."""
         return self.chunks

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from consensus.allreduce import AllReduceHandle
+from consensus.bundle import shared_chunk_bytes
 from consensus.errors import ConfigError
 from consensus.flat import FlatModel
 from consensus.handle import Handle
@@ -60,6 +61,7 @@ def attach(
     step_scale: StepScale = "none",
     push: PushMode | None = None,
     learning_rate: Factor | str = "constant",
+    servers: int = 1,
 ) -> Handle:
     """Make ``optimizer`` average the model with its fastest neighbours after its steps, or step through a parameter server.
 
@@ -112,6 +114,9 @@ def attach(
     learning_rate : callable or str
         With a server: the learning rate of an update of k of n gradients, in units of the optimizer's, as ``factor(k, n)``; or a
         name of :mod:`consensus.rules.rates`.
+    servers : int
+        With a server: how many ranks serve a share of the model each, ranks 0 to ``servers`` - 1. For models without averaged
+        buffers.
 
     Returns
     -------
@@ -158,14 +163,17 @@ def attach(
             transport=transport,
             push=push,
             learning_rate=learning_rate,
+            servers=servers,
             stall_warning=stall_warning,
             on_message=on_message,
         )
         if isinstance(handle, ServerHandle):
             handle.serve()
         return handle
-    if push is not None or learning_rate != "constant":
-        raise ConfigError('push and learning_rate say how a parameter server works; add architecture="server", or leave them out')
+    if push is not None or learning_rate != "constant" or servers != 1:
+        raise ConfigError(
+            'push, learning_rate and servers say how a parameter server works; add architecture="server", or leave them out'
+        )
     rule = "dtur" if rule is None else rule
     flat = _flatten(model, optimizer, buffers)
     if rule == ALLREDUCE:
@@ -218,6 +226,7 @@ def attach_served(
     transport: Transport,
     push: PushMode | None,
     learning_rate: Factor | str,
+    servers: int = 1,
     stall_warning: Seconds,
     on_message: Callable[[Rank, Message], None] | None = None,
 ) -> ServerHandle | WorkerHandle:
@@ -233,10 +242,11 @@ def attach_served(
             "consensus.rules.serving.build_server('backup', b=2)"
         )
     factor = build_rate(learning_rate) if isinstance(learning_rate, str) else learning_rate
-    flat = _flatten(model, optimizer, buffers)
+    flat = _flatten(model, optimizer, buffers, servers)
     # A function's repr has its address, which differs between ranks.
     rate = getattr(factor, "__qualname__", repr(factor))
-    _start_alike(transport, flat, {"model": flat.signature, "rule": repr(rule), "push": push, "learning_rate": rate})
+    agreed = {"model": flat.signature, "rule": repr(rule), "push": push, "learning_rate": rate, "servers": servers}
+    _start_alike(transport, flat, agreed)
     return served_handle(
         model,
         optimizer,
@@ -245,14 +255,15 @@ def attach_served(
         rule=rule,
         push=push,
         factor=factor,
+        servers=servers,
         stall_warning=stall_warning,
         on_message=on_message,
     )
 
 
-def _flatten(model: nn.Module, optimizer: Optimizer, buffers: Literal["average", "local"]) -> FlatModel:
+def _flatten(model: nn.Module, optimizer: Optimizer, buffers: Literal["average", "local"], servers: int = 1) -> FlatModel:
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
-    return FlatModel(model, trainable, buffers=buffers)
+    return FlatModel(model, trainable, buffers=buffers, chunk_bytes=shared_chunk_bytes(trainable, servers))
 
 
 def _start_alike(transport: Transport, flat: FlatModel, agreed: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from consensus.bundle import Bundle
+from consensus.bundle import Bundle, share
 from consensus.flat import FlatModel
 from consensus.protocol.events import Event, ModelTaken
 from consensus.transport.base import Bytes
@@ -21,34 +21,46 @@ class PushedModel:
     ----------
     flat : FlatModel
         The model.
+    servers : int
+        How many there are; ranks 0 to ``servers`` - 1 have a share of the chunks each.
     """
 
-    def __init__(self, flat: FlatModel) -> None:
+    def __init__(self, flat: FlatModel, servers: int = 1) -> None:
         self._flat = flat
+        self._shares = [share(len(flat.chunks), servers, server) for server in range(servers)]
+        self._came = 0
         self.chunks: Sequence[Bytes] = flat.chunks
         self._gradient, self._landing, self._here = (Bundle(flat) for _ in range(3))
 
     def begin(self) -> None:
         """Nothing to do: the gradient is taken when it is given away."""
 
+    def incoming(self, peer: Rank) -> int:
+        """How many chunks of the weights a server has."""
+        return len(self._shares[peer])
+
     def outgoing(self, peer: Rank) -> Sequence[Bytes]:
-        """The gradient, as it is in the parameters' ``grad`` now."""
-        self._gradient.copy_gradient(self._flat)
-        return self._gradient.chunks
+        """The gradient, as it was in the parameters' ``grad`` when the first server was to get it."""
+        if peer == 0:
+            self._gradient.copy_gradient(self._flat)
+        return self._gradient.chunks[self._shares[peer].start : self._shares[peer].stop]
 
     def release(self, peer: Rank, index: int) -> None:
         """Nothing to do: the engine starts no second push before this one has left."""
 
     def lend(self, peer: Rank, index: int) -> Bytes:
         """Return memory for chunk ``index`` of the newest weights."""
-        return self._landing.chunks[index]
+        return self._landing.chunks[self._shares[peer][index]]
 
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
         """Nothing to do: it is where it belongs."""
 
     def taken(self, peer: Rank) -> Event:
-        """New weights are here; they replace those that were and have not been installed."""
-        self._landing, self._here = self._here, self._landing
+        """A server's share of new weights is here; when all are, they replace those that were and have not been installed."""
+        self._came += 1
+        if self._came == len(self._shares):
+            self._came = 0
+            self._landing, self._here = self._here, self._landing
         return ModelTaken(peer)
 
     def install(self) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from consensus.bundle import Bundle
+from consensus.bundle import Bundle, share
 from consensus.flat import FlatModel
 from consensus.protocol.events import Applied, Event, GradientTaken
 from consensus.region import ACCUMULATED_IN
@@ -30,13 +30,19 @@ class ServedModel:
         The model.
     optimizer : Optimizer
         Makes the updates; its learning rates are scaled for each.
+    servers, server : int
+        Of how many servers this is the ``server``-th, from 0. It takes and gives its share of the chunks; what the optimizer
+        makes of the rest of the model, without gradients, is nobody's.
     """
 
-    def __init__(self, flat: FlatModel, optimizer: Optimizer) -> None:
+    def __init__(self, flat: FlatModel, optimizer: Optimizer, servers: int = 1, server: int = 0) -> None:
         self._flat, self._optimizer = flat, optimizer
         self._scaled = ScaledStep(optimizer)
         self.chunks: Sequence[Bytes] = flat.chunks
+        self._share = share(len(self.chunks), servers, server)
         self._slots: dict[Rank, Bundle] = {}
+        # Apart from the versions': what is not of this server's share is never written in a slot, and stays 0.
+        self._spare_slots: list[Bundle] = []
         self._spare: list[Bundle] = []
         self._leaving: dict[Rank, Bundle] = {}
         self._readers: Counter[int] = Counter()
@@ -62,15 +68,19 @@ class ServedModel:
     def begin(self) -> None:
         """A server makes no steps of its own."""
 
+    def incoming(self, peer: Rank) -> int:
+        """How many chunks of a gradient come here."""
+        return len(self._share)
+
     def outgoing(self, peer: Rank) -> Sequence[Bytes]:
         """The present version, which stays as it is until it has left for ``peer``."""
         self._leaving[peer] = self._version
         self._readers[id(self._version)] += 1
-        return self._version.chunks
+        return self._version.chunks[self._share.start : self._share.stop]
 
     def release(self, peer: Rank, index: int) -> None:
         """Take note that a chunk has left."""
-        if index == len(self.chunks) - 1:
+        if index == len(self._share) - 1:
             self.left(peer)
 
     def left(self, peer: Rank) -> None:
@@ -86,14 +96,11 @@ class ServedModel:
         """Return memory for chunk ``index`` of ``peer``'s gradient."""
         slot = self._slots.get(peer)
         if slot is None:
-            slot = self._slots[peer] = self._bundle()
-        return slot.chunks[index]
+            slot = self._slots[peer] = self._spare_slots.pop() if self._spare_slots else Bundle(self._flat)
+        return slot.chunks[self._share[index]]
 
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
         """Nothing to do: it is where it belongs."""
-
-    def _bundle(self) -> Bundle:
-        return self._spare.pop() if self._spare else Bundle(self._flat)
 
     # -- what the engine commands ---------------------------------------------------------------------------------------
 
@@ -101,11 +108,16 @@ class ServedModel:
         """A gradient of ``peer`` is here."""
         return GradientTaken(peer, self._slots[peer].square())
 
+    def show(self, other: ServedModel) -> None:
+        """Copy this server's share of the model into the model of another, where it is nobody's."""
+        for index in self._share:
+            other.chunks[index][:] = self.chunks[index]
+
     def discard(self, peer: Rank) -> None:
         """Forget the gradient kept of ``peer``, or what there is of it."""
         slot = self._slots.pop(peer, None)
         if slot is not None:
-            self._spare.append(slot)
+            self._spare_slots.append(slot)
 
     @torch.no_grad()
     def apply(self, workers: Sequence[Rank], factor: float) -> Event:
@@ -125,13 +137,13 @@ class ServedModel:
         self._scaled.end()
         tails = [[part[len(body) :] for part, body in zip(slot.parts, slot.bodies, strict=True)] for slot in slots]
         self._flat.pool_rows([1.0 / len(slots)] * len(slots), tails)
-        self._spare += slots
+        self._spare_slots += slots
         self._publish()
         return Applied(square, step)
 
     def _publish(self) -> None:
         if self._readers[id(self._version)]:
-            self._version = self._bundle()
+            self._version = self._spare.pop() if self._spare else Bundle(self._flat)
         self._version.copy_weights(self._flat)
 
 

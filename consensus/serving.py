@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from consensus.bundle import Bundle, share
 from consensus.driver import Driver
 from consensus.errors import ConfigError, ConsensusError
 from consensus.flat import FlatModel
@@ -18,6 +19,7 @@ from consensus.handle import Handle
 from consensus.protocol.messages import Message
 from consensus.protocol.server import ServerEngine, check_push
 from consensus.protocol.service import Factor, PushMode, ServerRule
+from consensus.protocol.shard import FollowingEngine, LeadingEngine, ShardedWorkerEngine
 from consensus.protocol.worker import WorkerEngine
 from consensus.pushed import PushedModel
 from consensus.served import ServedModel
@@ -26,14 +28,17 @@ from consensus.transport.launched import ends_job
 from consensus.types import Rank, Seconds
 
 SERVER: Rank = 0
-"""The rank that serves; all others work."""
+"""The rank that serves, or the first of those that do; the workers come after them."""
 
 
 class ServedHandle(Handle):
     """A rank of a parameter server system."""
 
     works: bool
-    """Whether this rank computes gradients; the serving rank does not, and must not run the training loop."""
+    """Whether this rank computes gradients; a serving rank does not, and must not run the training loop."""
+
+    servers: int
+    """How many ranks serve a share of the model each."""
 
     @abstractmethod
     def send_all(self, message: Message) -> None:
@@ -41,22 +46,29 @@ class ServedHandle(Handle):
 
     def _agree(self) -> None:
         # What is exchanged and no more: the server's counters and local buffers have seen no batch, and are nobody's.
-        state = self.flat.snapshot()
-        for part in state:
-            self.transport.broadcast(part, SERVER)
-        self.flat.restore(state)
+        state = Bundle(self.flat)
+        state.copy_weights(self.flat)
+        for server in range(self.servers):
+            for index in share(len(state.chunks), self.servers, server):
+                self.transport.broadcast(state.chunks[index], server)
+        self.flat.restore(state.bytes)
 
 
 class ServerHandle(ServedHandle):
-    """The serving rank: its optimizer makes the updates, its model is the one that counts.
+    """A serving rank: its optimizer makes the updates, its model (or its share of it) is the one that counts.
 
     Attributes
     ----------
-    engine : ServerEngine
-        Decides.
+    engine : ServerEngine or FollowingEngine
+        Decides; of several servers the first one does.
     """
 
     works = False
+
+    @property
+    def decides(self) -> ServerEngine | None:
+        """The engine that decides, if it is here."""
+        return self.engine if isinstance(self.engine, ServerEngine) else None
 
     def __init__(
         self,
@@ -68,17 +80,25 @@ class ServerHandle(ServedHandle):
         rule: ServerRule,
         push: PushMode,
         factor: Factor,
+        servers: int,
         stall_warning: Seconds,
         on_message: Callable[[Rank, Message], None] | None = None,
     ) -> None:
         super().__init__(model, optimizer, flat, transport)
-        workers = [rank for rank in range(transport.size) if rank != SERVER]
-        self.engine = ServerEngine(SERVER, workers, rule, push=push, factor=factor, now=transport.now())
+        self.servers = servers
+        rank, now, workers, others = transport.rank, transport.now(), range(servers, transport.size), range(1, servers)
+        self.engine: ServerEngine | FollowingEngine
+        if rank != SERVER:
+            self.engine = FollowingEngine(rank, SERVER, workers, transport.size)
+        elif servers == 1:
+            self.engine = ServerEngine(rank, workers, rule, push=push, factor=factor, now=now)
+        else:
+            self.engine = LeadingEngine(rank, workers, rule, followers=others, push=push, factor=factor, now=now)
         self._serving = True
         self._driver = Driver(
             self.engine,
             transport,
-            ServedModel(flat, optimizer),
+            ServedModel(flat, optimizer, servers, rank),
             stall_warning=stall_warning,
             on_message=on_message,
             on_round=self._count_round,
@@ -143,18 +163,25 @@ class WorkerHandle(ServedHandle):
         *,
         rule: ServerRule,
         push: PushMode,
+        servers: int,
         stall_warning: Seconds,
         on_message: Callable[[Rank, Message], None] | None = None,
     ) -> None:
         super().__init__(model, optimizer, flat, transport)
+        self.servers = servers
         self._rule = rule
         self._first_rate = float(optimizer.param_groups[0]["lr"])
-        self.engine = WorkerEngine(transport.rank, SERVER, transport.size, push=push)
+        rank, size = transport.rank, transport.size
+        self.engine = (
+            WorkerEngine(rank, SERVER, size, push=push)
+            if servers == 1
+            else ShardedWorkerEngine(rank, range(servers), size, push=push)
+        )
         self._over = False
         self._driver = Driver(
             self.engine,
             transport,
-            PushedModel(flat),
+            PushedModel(flat, servers),
             stall_warning=stall_warning,
             on_message=on_message,
             on_round=self._count_round,
@@ -225,6 +252,7 @@ def served_handle(
     rule: ServerRule,
     push: PushMode | None,
     factor: Factor,
+    servers: int,
     **options: Any,
 ) -> ServerHandle | WorkerHandle:
     """The handle of this rank; all ranks have the same model by now.
@@ -239,25 +267,32 @@ def served_handle(
         None: "wait" where the rule allows it, otherwise "pull".
     factor : callable
         The learning rate rule.
+    servers : int
+        How many ranks serve a share of the model each: ranks 0 to ``servers`` - 1.
     **options
         ``stall_warning``, ``on_message``.
 
     Raises
     ------
     ConfigError
-        If there are less than two ranks, or the rule does not suit the others.
+        If no rank is left to work, the rule does not suit those that are, or the model cannot be shared out.
     """
-    if transport.size < 2:
+    if servers < 1 or servers >= transport.size:
         raise ConfigError(
-            f"{transport.size} rank: a parameter server needs 2 ranks or more, one that serves and one that works; start more, "
-            "as in mpirun -n 3"
+            f"servers = {servers} with {transport.size} ranks: expected one or more that serve and one or more that work; start "
+            "more, as in mpirun -n 3"
+        )
+    if servers > 1 and any(body != numel for body, (_, numel) in zip(flat.bodies, flat.layout, strict=True)):
+        raise ConfigError(
+            f"servers = {servers}: averaged buffers (BatchNorm statistics) are pooled as a whole, so a model that has some needs "
+            'one server; use servers=1, or buffers="local"'
         )
     push = default_push(rule) if push is None else push
     check_push(rule, push)
-    rule.fit(transport.size - 1)
-    if transport.rank == SERVER:
-        return ServerHandle(model, optimizer, flat, transport, rule=rule, push=push, factor=factor, **options)
-    return WorkerHandle(model, optimizer, flat, transport, rule=rule, push=push, **options)
+    rule.fit(transport.size - servers)
+    if transport.rank < servers:
+        return ServerHandle(model, optimizer, flat, transport, rule=rule, push=push, factor=factor, servers=servers, **options)
+    return WorkerHandle(model, optimizer, flat, transport, rule=rule, push=push, servers=servers, **options)
 
 
 def default_push(rule: ServerRule) -> PushMode:

@@ -396,7 +396,7 @@ def test_attached_again_it_goes_on() -> None:
         ({"rule": 3}, ["rule = 3", "expected a server rule's name"]),
         ({"learning_rate": "proportionl"}, ["did you mean 'proportional'?"]),
         ({"learning_rate": "knee"}, ["knee", "table"]),
-        ({}, ["1 rank:", "needs 2 ranks or more"]),
+        ({}, ["servers = 1 with 1 ranks", "start more"]),
         ({"architecture": "neighbours", "topology": "ring", "push": "wait"}, ["push", 'architecture="server"']),
         ({"architecture": "neighbours", "topology": "ring", "learning_rate": "knee"}, ["learning_rate", 'architecture="server"']),
     ],

@@ -44,6 +44,10 @@ class Number:
         self._weights[peer] = weight
         self.calls.append(f"expect {peer}")
 
+    def incoming(self, peer: int) -> int:
+        """How many chunks a peer sends: as many as this rank has."""
+        return len(self.chunks)
+
     def outgoing(self, peer: int) -> Sequence[Bytes]:
         return self.chunks
 

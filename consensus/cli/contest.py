@@ -82,7 +82,7 @@ class Contest:
         if not config.serves:
             return changes
         workers = load(self.file, ["rule.name=full", *self.changes], self.data_dir).run.ranks or 1
-        return [*changes, f"run.ranks={workers + 1}"]
+        return [*changes, f"run.ranks={workers + config.server.servers}"]
 
     def order(self, first_seed: int) -> Iterator[tuple[Entrant, int]]:
         """All rules with one seed, then all with the next: what else the machine does hits all rules alike."""

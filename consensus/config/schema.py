@@ -173,6 +173,7 @@ class LearningRate(OpenSection):
 class Server(Section):
     """How a parameter server works."""
 
+    servers: Count = 1
     push: PushMode | None = None
     learning_rate: LearningRate = LearningRate()
 
@@ -286,6 +287,11 @@ class Evaluation(Section):
     test_samples: Count | None = None
 
 
+def _shards(servers: int, size: int) -> nx.Graph[int]:
+    first = ((0, follower) for follower in range(1, servers))
+    return nx.Graph([*first, *((server, worker) for server in range(servers) for worker in range(servers, size))])
+
+
 class RunConfig(Section):
     """A whole run file."""
 
@@ -318,15 +324,17 @@ class RunConfig(Section):
 
     def workers(self, size: int) -> int:
         """How many of ``size`` ranks train."""
-        return size - 1 if self.serves else size
+        return size - self.server.servers if self.serves else size
 
     def worker(self, rank: Rank) -> int:
-        """The number of a rank among those that train, which its data and its step times go by; -1 for a server."""
-        return rank - 1 if self.serves else rank
+        """The number of a rank among those that train, which its data and its step times go by; below 0 for a server."""
+        return rank - self.server.servers if self.serves else rank
 
     def graph(self, size: int) -> nx.Graph[int]:
         """Who exchanges with whom."""
-        return nx.star_graph(size - 1) if self.serves else self.topology.build(size, self.run.seed)
+        if not self.serves:
+            return self.topology.build(size, self.run.seed)
+        return _shards(self.server.servers, size)
 
     @model_validator(mode="after")
     def _agrees(self) -> RunConfig:
@@ -363,6 +371,11 @@ class RunConfig(Section):
                 for key, value in self.exchange
                 if key != "buffers" and value != getattr(default, key)
             ]
+            if self.server.servers > 1 and self.optimizer.clip_norm is not None:
+                problems.append(
+                    f"optimizer.clip_norm = {self.optimizer.clip_norm:g}: none of {self.server.servers} servers has the whole "
+                    "gradient to clip; leave it out, or have one server"
+                )
             if self.server.push is not None:
                 try:
                     check_push(self.rule.build_served(), self.server.push)
@@ -395,8 +408,9 @@ class RunConfig(Section):
     def _misfits(self, size: int) -> list[str]:
         problems = self.network.misfits(size)
         model = self.stragglers.build()
-        if self.serves and size < 2:
-            return [*problems, f"{size} rank: a parameter server needs 2 or more, one that serves and one that works"]
+        if self.serves and size <= self.server.servers:
+            ranks = f"{size} rank{'s' * (size > 1)}"
+            return [*problems, f"server.servers = {self.server.servers} with {ranks}: expected one rank or more that works"]
         try:
             if self.serves:
                 self.rule.build_served().fit(self.workers(size))

@@ -108,6 +108,10 @@ class _Ballast:
         self.chunks: Sequence[Bytes] = [np.zeros(CHUNK_BYTES, np.uint8) for _ in range(MODEL_CHUNKS)]
         self._spare: list[Bytes] = []
 
+    def incoming(self, peer: Rank) -> int:
+        """How many chunks a peer sends: as many as this rank has."""
+        return len(self.chunks)
+
     def outgoing(self, peer: Rank) -> Sequence[Bytes]:
         return self.chunks
 

@@ -7,6 +7,7 @@ the transport's answer to :class:`~consensus.protocol.commands.SwapModel`.
 from __future__ import annotations
 
 import struct
+from enum import IntEnum
 from typing import Any, NamedTuple, TypeAlias, TypeVar, get_type_hints
 
 from consensus.errors import ProtocolError
@@ -117,6 +118,40 @@ class Weights(NamedTuple):
     version: int
 
 
+class Work(IntEnum):
+    """What the first shard of a server has another do."""
+
+    TAKE = 0
+    """Take in the gradient of a worker."""
+    GIVE = 1
+    """Give a worker the newest weights."""
+    DISCARD = 2
+    """Forget the gradient kept of a worker."""
+    USE = 3
+    """Take the gradient kept of a worker into the next update."""
+    APPLY = 4
+    """Make the update."""
+
+
+@tagged
+class Order(NamedTuple):
+    """First shard to another: do ``work`` (a :class:`Work`) about ``worker``; ``factor`` is an update's, see Apply."""
+
+    work: int
+    worker: Rank
+    factor: float
+
+
+@tagged
+class Report(NamedTuple):
+    """Another shard to the first: ``work`` about ``worker`` is done; ``square`` and ``step`` as of GradientTaken and Applied."""
+
+    work: int
+    worker: Rank
+    square: float
+    step: float
+
+
 @tagged
 class Progress(NamedTuple):
     """For the application, not the engine: how many samples the sender has processed in this run."""
@@ -131,9 +166,9 @@ class Stop(NamedTuple):
     reason: int
 
 
-Message: TypeAlias = Ready | Engage | Closed | Leave | Established | Progress | Stop | Push | Fetch | Weights
+Message: TypeAlias = Ready | Engage | Closed | Leave | Established | Progress | Stop | Push | Fetch | Weights | Order | Report
 
-_KINDS: tuple[type[Any], ...] = (Ready, Engage, Closed, Leave, Established, Progress, Stop, Push, Fetch, Weights)
+_KINDS: tuple[type[Any], ...] = (Ready, Engage, Closed, Leave, Established, Progress, Stop, Push, Fetch, Weights, Order, Report)
 _CODE = {cls: code for code, cls in enumerate(_KINDS)}
 _FIELDS = max(len(cls._fields) for cls in _KINDS)
 

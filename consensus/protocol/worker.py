@@ -53,7 +53,7 @@ class WorkerEngine:
 
     def __init__(self, rank: Rank, server: Rank, size: int, *, push: PushMode) -> None:
         self.rank, self.server, self.push = rank, server, push
-        self.peers = (server,)
+        self.peers: tuple[Rank, ...] = (server,)
         self.phase = Phase.COMPUTING
         self.story = Story()
         self.last: RoundRecord | None = None

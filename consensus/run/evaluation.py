@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from consensus.bundle import share, shared_chunk_bytes
 from consensus.config import RunConfig
 from consensus.config.schema import Target
 from consensus.data.dataset import Dataset, Split
@@ -84,7 +85,9 @@ class Evaluator:
     def __init__(self, config: RunConfig, dataset: Dataset) -> None:
         self._split, self._limit = dataset.test, config.evaluation.test_samples
         self._model = build_model(config, dataset)
-        self._flat = FlatModel(self._model, self._model.parameters(), buffers="average")
+        self._servers = config.server.servers if config.serves else 1
+        chunk_bytes = shared_chunk_bytes(self._model.parameters(), self._servers)
+        self._flat = FlatModel(self._model, self._model.parameters(), buffers="average", chunk_bytes=chunk_bytes)
         self._cuts = np.cumsum([0, *(chunk.size for chunk in self._flat.chunks)]).tolist()
         regions = [numel * dtype.itemsize for dtype, numel in self._flat.layout]
         self._regions = np.cumsum([0, *regions]).tolist()
@@ -104,11 +107,22 @@ class Evaluator:
         """
         snapshots = folder.read(mark)
         models = [snapshot.model for snapshot in snapshots]
+        if self._servers > 1:
+            models = [self._joined(models)]
         done = Counts(*(sum(column) for column in zip(*(snapshot.counts for snapshot in snapshots), strict=True)))
         distance = self._distance(models)
         self._average(models)
         accuracy, loss = quality(self._model, self._split, self._limit)
         return Evaluated(mark, done.samples, done.rounds, done.backups, accuracy, loss, distance)
+
+    def _joined(self, models: Sequence[Bytes]) -> Bytes:
+        """Of each server's model its share: the rest of it is nobody's."""
+        whole = models[0].copy()
+        for server, model in enumerate(models):
+            own = share(len(self._flat.chunks), self._servers, server)
+            part = slice(self._cuts[own.start], self._cuts[own.stop])
+            whole[part] = model[part]
+        return whole
 
     def _average(self, models: Sequence[Bytes]) -> None:
         flat, share = self._flat, 1 / len(models)

@@ -178,6 +178,7 @@ def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None)
             transport=transport,
             push=config.server.push,
             learning_rate=config.server.learning_rate.build(),
+            servers=config.server.servers,
             stall_warning=config.run.stall_warning,
             on_message=ending.hear,
         )
@@ -227,7 +228,7 @@ def _evaluate(site: _Site, trained: _Trained, started: datetime) -> None:
         write_metrics(site.folder, metrics)
         draw_curves({config.rule.name: metrics}, site.folder / "curves.png")
         shutil.rmtree(site.folder / SNAPSHOTS)
-        server = site.handle.engine if isinstance(site.handle, ServerHandle) else None
+        server = site.handle.decides if isinstance(site.handle, ServerHandle) else None
         write_summary(site.folder, summarise(config, started, ranks, metrics, server=server))
     transport.gather(None)  # no rank says that the results are there before they are
 

@@ -9,7 +9,7 @@ from typing import Any
 def trainers(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Of ``summary.json``, the ranks that train: all, or all but the server."""
     rows: list[Mapping[str, Any]] = list(summary["per_rank"])
-    return rows[1:] if summary.get("architecture") == "server" else rows
+    return rows[summary["server"]["servers"] :] if summary.get("architecture") == "server" else rows
 
 
 def mean_backups(summary: Mapping[str, Any]) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from consensus.bundle import shared_chunk_bytes
 from consensus.config import RunConfig
 from consensus.flat import FlatModel
 from consensus.pushed import PushedModel
@@ -31,7 +32,7 @@ class TrainedWorker(PushedModel):
     """
 
     def __init__(self, config: RunConfig, task: Task, rank: Rank, count: Callable[[Rank, int, float], None]) -> None:
-        super().__init__(_flat(config, task))
+        super().__init__(_flat(config, task), config.server.servers)
         self._task, self._rank, self._count = task, rank, count
         self._strict = config.run.on_nan == "stop"
         self._first_rate = _rate(task)
@@ -55,22 +56,33 @@ class TrainedWorker(PushedModel):
         return loss, rate / self._first_rate if self._first_rate else 1.0
 
 
-def served_model(config: RunConfig, task: Task) -> ServedModel:
-    """The server's model; its gradients are clipped as the run file says."""
+def served_model(config: RunConfig, task: Task, server: Rank = 0) -> ServedModel:
+    """A server's model; its gradients are clipped as the run file says."""
     task.optimizer.register_step_pre_hook(lambda optimizer, args, kwargs: clip(task, config.optimizer.clip_norm))
-    return ServedModel(_flat(config, task), task.optimizer)
+    return ServedModel(_flat(config, task), task.optimizer, config.server.servers, server)
 
 
 def fleet(
     config: RunConfig, tasks: Sequence[Task], count: Callable[[Rank, int, float], None]
 ) -> tuple[ServedModel, list[TrainedWorker]]:
     """The models of a server and its workers: the first task is the server's."""
-    server = served_model(config, tasks[0])
-    return server, [TrainedWorker(config, task, rank, count) for rank, task in enumerate(tasks[1:], 1)]
+    servers, workers = shards(config, tasks, count)
+    return servers[0], workers
+
+
+def shards(
+    config: RunConfig, tasks: Sequence[Task], count: Callable[[Rank, int, float], None]
+) -> tuple[list[ServedModel], list[TrainedWorker]]:
+    """As :func:`fleet`, for as many servers as the run file says: the first tasks are theirs."""
+    first = config.server.servers
+    servers = [served_model(config, task, server) for server, task in enumerate(tasks[:first])]
+    return servers, [TrainedWorker(config, task, rank, count) for rank, task in enumerate(tasks[first:], first)]
 
 
 def _flat(config: RunConfig, task: Task) -> FlatModel:
-    return FlatModel(task.model, [p for p in task.model.parameters() if p.requires_grad], buffers=config.exchange.buffers)
+    trainable = [p for p in task.model.parameters() if p.requires_grad]
+    chunk_bytes = shared_chunk_bytes(trainable, config.server.servers)
+    return FlatModel(task.model, trainable, buffers=config.exchange.buffers, chunk_bytes=chunk_bytes)
 
 
 def _rate(task: Task) -> float:

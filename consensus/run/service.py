@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -47,13 +48,14 @@ class Service(Course):
         task.optimizer.register_step_pre_hook(clip_mean)
 
     def counts(self) -> Counts:
-        """What has been done: a batch for each gradient that has come, and the updates."""
+        """What has been done: a batch for each gradient that has come, and the updates; told by the server that decides."""
         statistics = self._server.statistics
-        return Counts(self._samples, statistics.rounds, statistics.backups)
+        return Counts(0, 0, 0) if self._server.decides is None else Counts(self._samples, statistics.rounds, statistics.backups)
 
     @property
     def _samples(self) -> int:
-        return self._server.engine.arrived * self._batch
+        decides = self._server.decides
+        return 0 if decides is None else decides.arrived * self._batch
 
     def run(self) -> Seconds:
         """Serve; return when the last worker had left, on the run's clock."""
@@ -71,5 +73,6 @@ class Service(Course):
 
     def _tell(self, seconds: Seconds, over: bool) -> None:
         if self._report is not None:
-            own, loss = self._server.statistics, self._server.engine.loss
+            decides = self._server.decides
+            own, loss = self._server.statistics, math.nan if decides is None else decides.loss
             self._report(Status(seconds, self._samples, self._wanted, own.rounds, loss, own.mean_backups, over))

@@ -158,7 +158,7 @@ class _Models(NamedTuple):
     """What is trained, how good it is, and how many bytes it has. With a server, a model each for it and the workers."""
 
     plant: Fleet | _Counted | None
-    served: tuple[ServerSite, Sequence[WorkerSite]] | None
+    served: tuple[Sequence[ServerSite], Sequence[WorkerSite]] | None
     quality: Callable[[], Quality]
     nbytes: int
 
@@ -167,8 +167,10 @@ def _models(config: RunConfig, size: int, timing: bool, ledger: Ledger) -> _Mode
     given = config.network.model_bytes
     if timing:
         nbytes = given if given is not None else _model_bytes(config)
-        counted = [_CountedWorker(config, ledger, rank) for rank in range(1, size)] if config.serves else []
-        still = (StillServer(), counted) if config.serves else None
+        first = config.server.servers
+        still = None
+        if config.serves:
+            still = [StillServer()] * first, [_CountedWorker(config, ledger, rank) for rank in range(first, size)]
         return _Models(None if config.serves else _Counted(config, ledger, size), still, lambda: (math.nan,) * 3, nbytes)
     tasks = prepare_all(config, size, range(size))
     test = tasks[0].dataset.test
@@ -180,10 +182,16 @@ def _models(config: RunConfig, size: int, timing: bool, ledger: Ledger) -> _Mode
             losses[0] = loss
 
         ledger.loss = lambda: losses[0]
-        server, workers = served_fleet.fleet(config, tasks, count)
-        nbytes = given if given is not None else sum(chunk.nbytes for chunk in server.chunks)
+        servers, workers = served_fleet.shards(config, tasks, count)
+        nbytes = given if given is not None else sum(chunk.nbytes for chunk in servers[0].chunks)
         limit = config.evaluation.test_samples
-        return _Models(None, (server, workers), lambda: (*quality(tasks[0].model, test, limit), 0.0), nbytes)
+
+        def judge() -> Quality:
+            for other in servers[1:]:
+                other.show(servers[0])
+            return *quality(tasks[0].model, test, limit), 0.0
+
+        return _Models(None, (servers, workers), judge, nbytes)
     fleet = Fleet(config, tasks, ledger.count)
     ledger.loss = lambda: fleet.loss
     return _Models(fleet, None, lambda: fleet.evaluate(test), given if given is not None else fleet.model_bytes)
@@ -220,7 +228,8 @@ def _ranks(
             stop=ledger.stop,
             push=config.server.push or default_push(rule),
             factor=config.server.learning_rate.build(),
-            server=models.served[0],
+            server=models.served[0][0],
+            followers=models.served[0][1:],
             workers=models.served[1],
             model_bytes=model_bytes,
             on_round=ledger.exchanged,

@@ -126,8 +126,8 @@ class SnapshotFolder:
 
 
 def snapshot_folder(config: RunConfig, path: Path, size: int) -> SnapshotFolder:
-    """The models of a run of ``size`` ranks: those of all ranks, or the server's alone."""
-    return SnapshotFolder(path, 1 if config.serves else size)
+    """The models of a run of ``size`` ranks: those of all ranks, or the servers' alone."""
+    return SnapshotFolder(path, config.server.servers if config.serves else size)
 
 
 class Recorder:

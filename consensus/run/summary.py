@@ -98,7 +98,7 @@ def summarise(
         "architecture": "server" if config.serves else "neighbours",
         "rule": _named(config.rule),
         "topology": None if config.serves else _named(config.topology),
-        "server": None if server is None else _of_server(server),
+        "server": None if server is None else _of_server(server, config.server.servers),
         "ranks": len(ranks),
         "seed": config.run.seed,
         "simulated": simulated,
@@ -119,10 +119,10 @@ def _named(section: OpenSection) -> dict[str, Any]:
     return section.model_dump(by_alias=True, exclude_none=True)
 
 
-def _of_server(engine: ServerEngine) -> dict[str, Any]:
+def _of_server(engine: ServerEngine, servers: int) -> dict[str, Any]:
     by_rank = {"discarded": engine.discarded, "rejected": engine.rejected}
     named = {name: {str(rank): count for rank, count in sorted(counts.items())} for name, counts in by_rank.items()}
-    return {"push": engine.push, "updates": engine.round, "gradients": engine.arrived, **named}
+    return {"servers": servers, "push": engine.push, "updates": engine.round, "gradients": engine.arrived, **named}
 
 
 def _of_rank(result: RankResult) -> dict[str, Any]:

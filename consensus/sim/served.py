@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,10 @@ from consensus.protocol.commands import (
 )  # fmt: skip
 from consensus.protocol.events import Applied, Control, Event, GradientTaken, LeaveWanted, ModelGiven, ModelTaken, StepDone
 from consensus.protocol.messages import WIRE_BYTES, Message
-from consensus.protocol.neighbour import Phase
+from consensus.protocol.neighbour import Phase, RoundRecord
 from consensus.protocol.server import ServerEngine
 from consensus.protocol.service import Factor, PushMode, ServerRule
+from consensus.protocol.shard import FollowingEngine, LeadingEngine, ShardedWorkerEngine
 from consensus.protocol.story import Recorder
 from consensus.protocol.worker import WorkerEngine
 from consensus.sim.kernel import Kernel
@@ -40,7 +41,7 @@ from consensus.timing import Link, Stream
 from consensus.types import Rank, Round, Seconds
 
 SERVER: Rank = 0
-"""The rank that serves; all others work."""
+"""The rank that serves, or the first of those that do; the workers come after them."""
 
 Chunks = Sequence[NDArray[np.uint8]]
 
@@ -131,14 +132,14 @@ class StillServer(_Still):
 
 
 class ServedNetwork:
-    """One server, n workers.
+    """A server, of one or more shards, and its workers.
 
     Parameters
     ----------
     rule : ServerRule
         Decides.
     streams : sequence of Stream
-        How long the steps of the workers, ranks 1 to n, take.
+        How long the steps of the workers, the ranks after the servers, take.
     link : Link
         How long messages and transfers take.
     stop : callable
@@ -147,6 +148,8 @@ class ServedNetwork:
         As of :class:`consensus.protocol.server.ServerEngine`.
     server : ServerSite, optional
         The server's model; none by default.
+    followers : sequence of ServerSite
+        Those of further servers, which have a share of the model each.
     workers : sequence of WorkerSite, optional
         The workers' models.
     model_bytes, control_bytes : int
@@ -161,11 +164,11 @@ class ServedNetwork:
     Attributes
     ----------
     engine : ServerEngine
-        The server's.
+        The server's; of several, the one's that decides.
     workers : list of WorkerEngine
         By worker.
     ended_at : list of float
-        By rank, when it left, seconds; NaN before. The server leaves last.
+        By rank, when it left, seconds; NaN before. Servers leave last.
     """
 
     def __init__(
@@ -178,6 +181,7 @@ class ServedNetwork:
         push: PushMode,
         factor: Factor = lambda k, n: 1.0,
         server: ServerSite | None = None,
+        followers: Sequence[ServerSite] = (),
         workers: Sequence[WorkerSite] | None = None,
         model_bytes: int = 0,
         control_bytes: int = WIRE_BYTES,
@@ -188,18 +192,27 @@ class ServedNetwork:
         if min(model_bytes, control_bytes) < 0:
             raise ConfigError(f"model_bytes = {model_bytes}, control_bytes = {control_bytes}: expected 0 bytes or more")
         self.kernel = kernel if kernel is not None else Kernel()
-        self.link, self.model_bytes, self.control_bytes = link, model_bytes, control_bytes
+        servers = 1 + len(followers)
+        self.link, self.control_bytes = link, control_bytes
+        self.share_bytes = -(-model_bytes // servers)
         self.stop, self.on_round = stop, on_round
-        self.size = len(streams) + 1
+        self.size = len(streams) + servers
         self.ended_at = [math.nan] * self.size
-        ranks = range(1, self.size)
-        self.engine = ServerEngine(SERVER, ranks, rule, push=push, factor=factor, now=self.kernel.now)
-        self.workers = [WorkerEngine(rank, SERVER, self.size, push=push) for rank in ranks]
+        ranks, now = range(servers, self.size), self.kernel.now
+        if servers == 1:
+            self.engine = ServerEngine(SERVER, ranks, rule, push=push, factor=factor, now=now)
+            self.workers = [WorkerEngine(rank, SERVER, self.size, push=push) for rank in ranks]
+        else:
+            others = range(1, servers)
+            self.engine = LeadingEngine(SERVER, ranks, rule, followers=others, push=push, factor=factor, now=now)
+            self.workers = [ShardedWorkerEngine(rank, range(servers), self.size, push=push) for rank in ranks]
         sites: Sequence[WorkerSite] = workers if workers is not None else [StillWorker() for _ in ranks]
         recorded = recorders if recorders is not None else [None] * self.size
         self._server = _Server(self, self.engine, server if server is not None else StillServer(), recorded[0])
         self._nodes: list[_Node] = [self._server]
-        for engine, site, stream, recorder in zip(self.workers, sites, streams, recorded[1:], strict=True):
+        for rank, follower in enumerate(followers, 1):
+            self._nodes.append(_Server(self, FollowingEngine(rank, SERVER, ranks, self.size), follower, recorded[rank]))
+        for engine, site, stream, recorder in zip(self.workers, sites, streams, recorded[servers:], strict=True):
             node = _Worker(self, engine, site, stream, recorder)
             self._nodes.append(node)
             self.kernel.at(self.kernel.now, node.begin, None)
@@ -221,7 +234,7 @@ class ServedNetwork:
     def bytes_sent(self, rank: Rank) -> int:
         """Transfers and control messages of ``rank`` so far, bytes."""
         node = self._nodes[rank]
-        return node.messages * self.control_bytes + node.models * self.model_bytes
+        return node.messages * self.control_bytes + node.models * self.share_bytes
 
     def send(self, sender: Rank, peer: Rank, message: Message) -> None:
         """Put a message on its way."""
@@ -235,7 +248,7 @@ class ServedNetwork:
         one, other = self._nodes[giver], self._nodes[taker]
         if taker in one.giving and giver in other.taking:
             other.taking.discard(giver)
-            when = self.kernel.now + self.link.duration(giver, taker, self.model_bytes)
+            when = self.kernel.now + self.link.duration(giver, taker, self.share_bytes)
             self.kernel.at(when, self._moved, (one, other, one.giving.pop(taker)))
 
     def _moved(self, argument: tuple[_Node, _Node, Chunks]) -> None:
@@ -250,12 +263,13 @@ class ServedNetwork:
         other.take(other.site.taken(giver))
 
 
+_Engine: TypeAlias = ServerEngine | FollowingEngine | WorkerEngine
+
+
 class _Node:
     """A rank: carries out what its engine commands."""
 
-    def __init__(
-        self, network: ServedNetwork, engine: ServerEngine | WorkerEngine, site: Site, recorder: Recorder | None
-    ) -> None:
+    def __init__(self, network: ServedNetwork, engine: _Engine, site: Site, recorder: Recorder | None) -> None:
         self.network, self.engine, self.site, self._recorder = network, engine, site, recorder
         self.giving: dict[Rank, Chunks] = {}
         self.taking: set[Rank] = set()
@@ -295,15 +309,17 @@ class _Node:
 
 
 class _Server(_Node):
-    """The serving rank."""
+    """A serving rank."""
 
-    engine: ServerEngine
+    engine: ServerEngine | FollowingEngine
     site: ServerSite
+    _told: RoundRecord | None = None
 
     def handled(self, event: Event) -> None:
         network, record = self.network, self.engine.last
-        if isinstance(event, Applied) and network.on_round is not None and record is not None:
-            network.on_round(SERVER, record, 0.0)
+        if record is not self._told and record is not None and network.on_round is not None:
+            self._told = record
+            network.on_round(self.engine.rank, record, 0.0)
 
     def carry_out(self, command: Command) -> None:
         network = self.network
@@ -314,7 +330,7 @@ class _Server(_Node):
         else:
             super().carry_out(command)
             if isinstance(command, Finish):
-                network.ended_at[SERVER] = network.kernel.now
+                network.ended_at[self.engine.rank] = network.kernel.now
 
 
 class _Worker(_Node):

@@ -52,7 +52,10 @@ class Parcel(Protocol):
         """The own model, uint8 views of shape (<= CHUNK_BYTES,), the same lengths at every rank."""
 
     def outgoing(self, peer: Rank) -> Sequence[Bytes]:
-        """Return what is to be sent to ``peer``, chunks of the lengths of :attr:`chunks`; asked once a transfer."""
+        """Return what is to be sent to ``peer``; asked once a transfer."""
+
+    def incoming(self, peer: Rank) -> int:
+        """Return how many chunks ``peer`` sends, as many as it has outgoing for this rank."""
 
     def lend(self, peer: Rank, index: int) -> Bytes:
         """Return memory for chunk ``index`` of what ``peer`` sends, as long as the own one."""

@@ -42,22 +42,21 @@ class _Direction(ABC):
         self._width = min(WINDOW, len(link.parcel.chunks))
         self._places = [link.reserve(partial(self._completed, slot)) for slot in range(self._width)]
         self._complete = [False] * self._width
-        self._chunks: Sequence[Bytes] = ()
-        self._done = 0
+        self._count = self._done = 0
         self._over: Callable[[], None]
         self.busy = False
 
-    def start(self, chunks: Sequence[Bytes], over: Callable[[], None]) -> None:
-        """Move as many chunks as ``chunks`` has, then call ``over``."""
-        if not chunks:
+    def start(self, count: int, over: Callable[[], None]) -> None:
+        """Move ``count`` chunks, then call ``over``."""
+        if not count:
             over()
             return
-        self._chunks, self._done, self._over, self.busy = chunks, 0, over, True
-        for index in range(self._width):
+        self._count, self._done, self._over, self.busy = count, 0, over, True
+        for index in range(min(self._width, count)):
             self._begin(index)
 
     def _completed(self, slot: int) -> None:
-        complete, width, count = self._complete, self._width, len(self._chunks)
+        complete, width, count = self._complete, self._width, self._count
         complete[slot] = True
         while complete[slot := self._done % width]:
             complete[slot] = False
@@ -86,6 +85,12 @@ class _Sending(_Direction):
     def __init__(self, link: Link, peer: Rank, tag: int) -> None:
         super().__init__(link, peer, tag)
         self._end = partial(link.parcel.release, peer)
+        self._chunks: Sequence[Bytes] = ()
+
+    def send(self, chunks: Sequence[Bytes], over: Callable[[], None]) -> None:
+        """Send ``chunks``, then call ``over``."""
+        self._chunks = chunks
+        self.start(len(chunks), over)
 
     def _begin(self, index: int) -> None:
         link, chunk = self._link, self._chunks[index]
@@ -141,13 +146,13 @@ class Edge:
         """Start to send."""
         if self._sending.busy:
             raise self._refusal("given to")
-        self._sending.start(self._link.parcel.outgoing(self._peer), self._given)
+        self._sending.send(self._link.parcel.outgoing(self._peer), self._given)
 
     def take(self) -> None:
         """Start to receive."""
         if self._receiving.busy:
             raise self._refusal("taken from")
-        self._receiving.start(self._link.parcel.chunks, self._taken)
+        self._receiving.start(self._link.parcel.incoming(self._peer), self._taken)
 
     def swap(self) -> None:
         """Start both directions."""
@@ -156,8 +161,8 @@ class Edge:
             raise self._refusal("swapped with")
         self._halves = 2
         link.moving += 1
-        receiving.start(link.parcel.chunks, self._half_swapped)
-        sending.start(link.parcel.outgoing(self._peer), self._half_swapped)
+        receiving.start(link.parcel.incoming(self._peer), self._half_swapped)
+        sending.send(link.parcel.outgoing(self._peer), self._half_swapped)
 
     def _refusal(self, act: str) -> ProtocolError:
         return ProtocolError(

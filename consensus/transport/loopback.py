@@ -215,7 +215,7 @@ class LoopbackTransport:
             self._offered[peer] = chunks
 
     def _want(self, peer: Rank) -> None:
-        self._coming[peer] = len(self._connected().chunks)
+        self._coming[peer] = self._connected().incoming(peer)
         if self._coming[peer]:
             self._wanted.add(peer)
 

@@ -103,6 +103,22 @@ def test_one_leaves_midway_and_one_errs_once(rule: str, push: PushMode) -> None:
     assert results[0][2] in ([0, 1] if push == "interrupt" else [1])
 
 
+@pytest.mark.mpi(min_size=4)
+@every_rule
+def test_two_shards(rule: str, push: PushMode) -> None:
+    def train(transport: Transport) -> list[float]:
+        model, slow = Point(20_000), slowed(transport, 1, seconds=2e-4)
+        with attached(slow, model, EVERY_SERVER_RULE[rule], momentum(model), push=push, servers=2) as handle:
+            for _ in range((30 + 5 * transport.rank) * handle.works):
+                one_step(handle, numbers(9, 20_000))
+            handle.average()
+        return list(model.w[::1000].tolist())
+
+    results = together(train)
+    assert np.allclose(results[0], numbers(9, 20_000)[::1000], atol=0.1)
+    assert results == [results[0]] * len(results)
+
+
 @pytest.mark.mpi(min_size=3)
 def test_the_two_lines() -> None:
     """As in a script: no transport given, a function of each process's own for the learning rate."""

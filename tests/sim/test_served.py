@@ -19,9 +19,12 @@ from consensus.protocol.events import Applied, Event, GradientTaken, ModelTaken
 from consensus.protocol.messages import WIRE_BYTES, Push
 from consensus.protocol.neighbour import Phase, RoundRecord
 from consensus.protocol.service import PushMode, Verdict
+from consensus.rules.backup import Backup
 from consensus.rules.serving import SERVER_RULES, build_server
-from consensus.sim.served import SERVER, Chunks, ServedNetwork
+from consensus.sim.served import SERVER, Chunks, ServedNetwork, StillServer
 from consensus.timing import ComputeTime, Constant, Link, Pareto, ShiftedExponential, Stream
+from consensus.types import Rank, Seconds
+from tests.served_worlds import EVERY_RULE_AND_PUSH, EVERY_SERVER_RULE
 
 RULES: list[tuple[str, dict[str, Any]]] = [
     ("bsp", {}),
@@ -377,3 +380,33 @@ def test_ranks_that_wait_for_ever() -> None:
         network.run()
     assert "deaf to all" in str(error.value)
     assert "rank 2 waits for weights newer than version 0" in str(error.value)
+
+
+@pytest.mark.parametrize(("rule", "push"), EVERY_RULE_AND_PUSH)
+def test_shards_do_as_one_server_does_where_messages_take_no_time(rule: str, push: PushMode) -> None:
+    """Then orders and reports take none either, and every rule decides the same at the same times."""
+
+    def ends(servers: int) -> tuple[int, list[float], list[tuple[float, float, str]]]:
+        updates: list[tuple[float, float, str]] = []
+
+        def on_round(rank: Rank, record: RoundRecord, seconds: Seconds) -> None:
+            if rank == 0:
+                updates.append((record.opened_at, record.closed_at, record.reason))
+
+        model = ShiftedExponential(shift=0.5, mean=1.0)
+        network = ServedNetwork(
+            EVERY_SERVER_RULE[rule] if rule != "dbw" else Backup(b=2),
+            [model.stream(worker, 3) for worker in range(5)],
+            INSTANT,
+            stop=lambda rank, done: done >= 30,
+            push=push,
+            followers=[StillServer() for _ in range(servers - 1)],
+            on_round=on_round,
+        )
+        network.run()
+        return network.engine.round, network.ended_at[servers:], updates
+
+    one, three = ends(1), ends(3)
+    assert one[1] == three[1]
+    assert [update[:2] for update in one[2]] == [update[:2] for update in three[2]]
+    assert one[0] == three[0] > 0

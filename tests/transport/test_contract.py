@@ -40,6 +40,10 @@ class Model:
     def chunks(self) -> list[Bytes]:
         return cut(self.bytes, self.chunk)
 
+    def incoming(self, peer: int) -> int:
+        """How many chunks a peer sends: as many as this rank has."""
+        return len(self.chunks)
+
     def outgoing(self, peer: int) -> list[Bytes]:
         return cut(self.special.get(peer, self.bytes), self.chunk)
 

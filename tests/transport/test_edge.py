@@ -23,6 +23,10 @@ class Model:
         self.chunks = [np.full(1, index, np.uint8) for index in range(count)]
         self.log: list[tuple[str, int, int]] = []
 
+    def incoming(self, peer: int) -> int:
+        """How many chunks a peer sends: as many as this rank has."""
+        return len(self.chunks)
+
     def outgoing(self, peer: int) -> list[Bytes]:
         return self.chunks
 

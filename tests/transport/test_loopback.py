@@ -19,6 +19,10 @@ class Model:
         self.chunks = chunks
         self.got: list[bytes] = []
 
+    def incoming(self, peer: int) -> int:
+        """How many chunks a peer sends: as many as this rank has."""
+        return len(self.chunks)
+
     def outgoing(self, peer: int) -> tuple[Bytes, ...]:
         return self.chunks
 

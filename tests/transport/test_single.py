@@ -14,6 +14,10 @@ from consensus.transport.single import SingleTransport
 class Nothing:
     chunks: tuple[Bytes, ...] = ()
 
+    def incoming(self, peer: int) -> int:
+        """How many chunks a peer sends: as many as this rank has."""
+        return len(self.chunks)
+
     def outgoing(self, peer: int) -> tuple[Bytes, ...]:
         raise NotImplementedError
 
