@@ -259,6 +259,27 @@ def test_several_lines_are_one_string() -> None:
             "rule = { name = 'gap' }\nexchange = { weights = 'active' }",
             "exchange.weights = 'active': partners of rule 'gap' close apart",
         ),
+        (
+            "architecture = 'server'\nrule = { name = 'full' }",
+            "architecture = 'server': rule 'full' is of the other kind, expected one of bsp, backup, asp, ssp, dbw, elastic, as "
+            "in --set rule.name=dbw",
+        ),
+        ("architecture = 'neighbours'\nrule = { name = 'bsp' }", "architecture = 'neighbours': rule 'bsp' is of the other kind"),
+        ("architecture = 'sever'", "architecture = 'sever': expected 'neighbours' or 'server'; did you mean 'server'?"),
+        ("rule = { name = 'asp' }\nserver = { push = 'wait' }", "server.push = 'wait' does not go with rule 'asp'"),
+        ("rule = { name = 'bsp' }\nserver = { push = 'pul' }", "server.push = 'pul': expected 'wait', 'interrupt' or 'pull'"),
+        ("rule = { name = 'elastic', R = 0 }", "rule: elastic: R = 0, expected 1 iteration or more"),
+        ("rule = { name = 'dtur' }\nserver = { push = 'wait' }", "server: rule 'dtur' has no server; leave the section out"),
+        ("rule = { name = 'bsp' }\nexchange = { every = 2 }", "exchange.every = 2: does not apply to a parameter server"),
+        ("rule = { name = 'bsp' }\nserver = { servers = 0 }", "server.servers = 0: expected 1 or more"),
+        (
+            "rule = { name = 'bsp' }\nserver = { servers = 2 }\noptimizer = { clip_norm = 1.5 }",
+            "optimizer.clip_norm = 1.5: none of 2 servers has the whole gradient to clip",
+        ),
+        (
+            "rule = { name = 'bsp' }\nserver = { learning_rate = { name = 'kne' } }",
+            "server.learning_rate: unknown learning rate rule 'kne'; did you mean 'knee'?",
+        ),
     ],
 )
 def test_refusals(text: str, line: str) -> None:
