@@ -14,15 +14,13 @@ _EDGES_NAMED = 5
 def facts(run: LoadedRun) -> dict[str, str]:
     """What a reader wants to know first about a run."""
     summary = run.summary or {}
-    graph = run.config.topology
-    extras = "".join(f", {key} = {value}" for key, value in graph.parameters.items())
     versions = (
         f"{name} {version.partition(',')[0]}" for name, version in (summary.get("versions") or {}).items() if version is not None
     )
     final = summary.get("final") or {}
     table = {
         "rule": run.rule,
-        "topology": f"{graph.kind or graph.file}{extras}",
+        "topology": _topology(run),
         "ranks": str(run.ranks),
         "seed": str(run.config.run.seed),
         "stragglers": run.config.stragglers.model,
@@ -38,6 +36,14 @@ def facts(run: LoadedRun) -> dict[str, str]:
         "folder": str(run.folder),
     }
     return {name: text for name, text in table.items() if text}
+
+
+def _topology(run: LoadedRun) -> str:
+    if run.config.serves:
+        servers = run.config.server.servers
+        return "a parameter server" if servers == 1 else f"{servers} parameter servers, a share each"
+    graph = run.config.topology
+    return f"{graph.kind or graph.file}" + "".join(f", {key} = {value}" for key, value in graph.parameters.items())
 
 
 def verdicts(findings: Findings) -> Iterator[str]:

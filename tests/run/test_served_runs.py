@@ -14,6 +14,7 @@ from consensus.cli.entrants import entrants
 from consensus.config import RunConfig
 from consensus.errors import ConfigError
 from consensus.report.load import load_run
+from consensus.report.words import facts
 from consensus.rules.serving import SERVER_RULES
 from consensus.run import experiment, simulation
 from consensus.run.results import read_metrics
@@ -67,7 +68,9 @@ def test_a_run(tmp_path: Path, rule: str) -> None:
     lines = read_metrics(folder)
     assert lines[-1].rounds == server["updates"]
     assert lines[-1].samples == 8 * server["gradients"]
-    assert load_run(folder).edges == {(0, 1), (0, 2), (0, 3)}
+    run = load_run(folder)
+    assert run.edges == {(0, 1), (0, 2), (0, 3)}
+    assert facts(run)["topology"] == "a parameter server"
 
 
 @every_rule
