@@ -129,6 +129,7 @@ class ServerEngine:
         self._announced: dict[Rank, tuple[Push, Seconds]] = {}
         self._verdict: Verdict | None = None
         self._taken: tuple[Arrival, ...] = ()
+        self._waiting: deque[GradientTaken] = deque()
         self._dead: set[Rank] = set()
         self._out: list[Command] = []
 
@@ -185,6 +186,10 @@ class ServerEngine:
     def _gradient(self, event: GradientTaken, now: Seconds) -> None:
         worker = event.peer
         member = self._member(worker)
+        if self._verdict is not None:
+            # Shards make an update one after the other. Until it is made the rule cannot be asked, nor what came be overwritten.
+            self._waiting.append(event)
+            return
         if worker in self._dead:
             return
         if not member.pushes:
@@ -212,8 +217,7 @@ class ServerEngine:
         view.kept[worker] = arrival
         view.held.add(worker)
         self._announced[worker] = push, announced
-        if self._verdict is None:  # otherwise it is judged when the update under way is made
-            self._judge(arrival, now)
+        self._judge(arrival, now)
 
     def _reject(self, worker: Rank, push: Push, square: float) -> None:
         self.rejected[worker] += 1
@@ -249,6 +253,8 @@ class ServerEngine:
         self._release(verdict)
         # Of the gradients that are still kept, and of whom to release: somebody may have left while the update was made.
         self._judge(None, now)
+        while self._waiting and self._verdict is None:
+            self._gradient(self._waiting.popleft(), now)
 
     def _given(self, event: ModelGiven, now: Seconds) -> None:
         member = self._member(event.peer)

@@ -10,6 +10,7 @@ from consensus.protocol.events import Applied, Control, GradientTaken, ModelGive
 from consensus.protocol.messages import Leave, Order, Push, Report, Weights, Work
 from consensus.protocol.neighbour import Phase
 from consensus.protocol.shard import NOBODY, FollowingEngine, LeadingEngine, ShardedWorkerEngine, orders
+from consensus.rules.backup import Backup
 from consensus.rules.bsp import Bsp
 
 
@@ -101,3 +102,18 @@ def test_a_worker_moves_a_part_with_each() -> None:
 
 def test_only_what_touches_the_model_is_ordered() -> None:
     assert orders(SendControl(2, Weights(1))) == orders(Finish()) == []
+
+
+def test_what_comes_while_the_shards_make_an_update_waits_for_it() -> None:
+    engine = LeadingEngine(0, [2, 3], Backup(b=1), followers=[1], push="wait", factor=lambda k, n: 1.0, now=0.0)
+    engine.handle(push(2), 1.0)
+    engine.handle(GradientTaken(2, 1.0), 1.0)
+    assert engine.handle(report(Work.TAKE, 2, square=1.0), 1.0)[-1] == Apply((2,), 1.0)
+    engine.handle(push(3), 2.0)
+    engine.handle(GradientTaken(3, 1.0), 2.0)
+    assert engine.handle(report(Work.TAKE, 3, square=1.0), 2.0) == []
+    assert engine.handle(push(3, iteration=2), 3.0) == []  # it will lie where the one before lies
+    engine.handle(Applied(1.0, 0.1), 4.0)
+    out = engine.handle(report(Work.APPLY, NOBODY, 1.0, 0.1), 4.0)
+    assert [command for command in out if isinstance(command, Discard | TakeModel)] == [Discard(3), TakeModel(3)]
+    assert engine.discarded == {3: 1}
