@@ -12,7 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cpu, machine, memory, overhead, recording, regimes, scale, simulator, storage, stragglers, whatif, zipline
+from benchmarks import (
+    cpu,
+    dbw,
+    elastic,
+    elastic_cifar,
+    machine,
+    memory,
+    overhead,
+    recording,
+    regimes,
+    scale,
+    served,
+    simulator,
+    storage,
+    stragglers,
+    whatif,
+    zipline,
+)
 from benchmarks.jobs import ROOT, say
 from benchmarks.markdown import replaced
 from consensus.errors import ConsensusError
@@ -55,8 +72,22 @@ def _stragglers(request: Request) -> dict[str, Any]:
     return stragglers.run(stragglers.QUICK if request.quick else stragglers.FULL, mnist(request.data_dir))
 
 
+def _dbw(request: Request) -> dict[str, Any]:
+    return dbw.run(dbw.QUICK if request.quick else dbw.FULL, mnist(request.data_dir))
+
+
 def _whatif(request: Request) -> dict[str, Any]:
     return whatif.run(whatif.QUICK if request.quick else whatif.Scale(), mnist(request.data_dir))
+
+
+def _served(request: Request) -> dict[str, Any]:
+    return served.run(served.QUICK, None) if request.quick else served.run(served.Scale(), mnist(request.data_dir))
+
+
+def _elastic_cifar(request: Request) -> dict[str, Any]:
+    if request.quick:
+        return elastic_cifar.run(elastic_cifar.QUICK, None)
+    return elastic_cifar.run(elastic_cifar.Scale(), cifar10(request.data_dir))
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -69,7 +100,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "regimes": Benchmark(_of(regimes), regimes.report),
     "scale": Benchmark(_of(scale), scale.report, scale.draw, scale.publish),
     "whatif": Benchmark(_whatif, whatif.report),
+    "dbw": Benchmark(_dbw, dbw.report, dbw.draw, dbw.publish),
+    "elastic": Benchmark(_of(elastic), elastic.report),
     "zipline": Benchmark(_of(zipline), zipline.report),
+    "served": Benchmark(_served, served.report, served.draw),
+    "elastic_cifar": Benchmark(_elastic_cifar, elastic_cifar.report, elastic_cifar.draw),
 }
 
 
@@ -81,11 +116,27 @@ def mnist(data_dir: Path | None, environment: Mapping[str, str] = os.environ) ->
     Skipped
         If they are not there.
     """
-    given = data_dir or Path(environment.get("CONSENSUS_TEST_DATA") or ROOT.parent / "shared" / "data")
-    folders = [given, given / "mnist", given / "MNIST" / "raw"]
-    found = next((folder for folder in folders if any(folder.glob("train-images*"))), None)
+    given = _given(data_dir, environment)
+    return _holding(
+        "train-images*", [given, given / "mnist", given / "MNIST" / "raw"], f"MNIST files in {given}", "four IDX files"
+    )
+
+
+def cifar10(data_dir: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
+    """The folder with CIFAR-10's files, of either of its layouts; as :func:`mnist`."""
+    given = _given(data_dir, environment)
+    below = [given / name for name in ("cifar-10-batches-bin", "cifar-10-batches-py")]
+    return _holding("data_batch_1*", [given, *below], f"CIFAR-10 files in {given}", "unpacked data set")
+
+
+def _given(data_dir: Path | None, environment: Mapping[str, str]) -> Path:
+    return data_dir or Path(environment.get("CONSENSUS_TEST_DATA") or ROOT.parent / "shared" / "data")
+
+
+def _holding(pattern: str, folders: Sequence[Path], what: str, wanted: str) -> Path:
+    found = next((folder for folder in folders if any(folder.glob(pattern))), None)
     if found is None:
-        raise Skipped(f"no MNIST files in {given}; give the folder with the four IDX files: --data-dir FOLDER")
+        raise Skipped(f"no {what}; give the folder with the {wanted}: --data-dir FOLDER")
     return found.resolve()
 
 
@@ -95,7 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("which", nargs="*", metavar="BENCHMARK", help=f"of {', '.join(BENCHMARKS)}; all of them by default")
     parser.add_argument("--quick", action="store_true", help="minutes, and rough; results go to build/benchmarks")
     parser.add_argument("--render", action="store_true", help="measure nothing; write the tables again from old results")
-    parser.add_argument("--data-dir", type=Path, help="where MNIST's files are (default: $CONSENSUS_TEST_DATA, ../shared/data)")
+    parser.add_argument(
+        "--data-dir", type=Path, help="where the data set's files are (default: $CONSENSUS_TEST_DATA, ../shared/data)"
+    )
     given = parser.parse_args(arguments)
     unknown = [name for name in given.which if name not in BENCHMARKS]
     if unknown:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from consensus import __version__
-from consensus.cli import compare, demo, doctor, launch, replay, report, run, sim, whatif
+from consensus.cli import compare, demo, doctor, launch, range_test, replay, report, run, sim, whatif
 from consensus.cli.ending import Commands
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ _UNREAD = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 app.command("run")(run.run)
 app.command("sim")(sim.sim)
 app.command("compare")(compare.compare)
+app.command("range-test")(range_test.range_test)
 app.command("report", cls=report.OptionalValues)(report.report)
 app.command("replay")(replay.replay)
 app.command("whatif")(whatif.whatif)

@@ -115,6 +115,8 @@ class ServerEngine:
         rule.fit(len(workers))
         self.rank, self.rule, self.push = rank, rule, push
         self.peers = tuple(sorted(workers))
+        # Steps that are in proportion to the workers' number must not grow when they leave at the end, one after the other.
+        self._began_with = len(self.peers)
         self.phase = Phase.OPEN
         self.story = Story()
         self.last: RoundRecord | None = None
@@ -284,7 +286,7 @@ class ServerEngine:
         self._verdict = verdict
         # A scheduler runs where the training loop is; the server's step follows those of the workers whose gradients it takes.
         scale = sum(self._announced[worker][0].scale for worker in verdict.apply) / len(verdict.apply)
-        self._out.append(Apply(tuple(verdict.apply), scale * view.factor(len(verdict.apply), len(view.workers))))
+        self._out.append(Apply(tuple(verdict.apply), scale * view.factor(len(verdict.apply), self._began_with)))
 
     def _release(self, verdict: Verdict) -> None:
         for worker in verdict.release:

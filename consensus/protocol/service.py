@@ -20,7 +20,7 @@ interrupt: the same, but a busy worker drops its batch at the next opportunity. 
 """
 
 Factor: TypeAlias = Callable[[int, int], float]
-"""The learning rate of an update of k gradients with n workers, in units of the optimizer's: ``factor(k, n)``."""
+"""The learning rate of an update of k gradients, in units of the optimizer's: ``factor(k, n)``, n workers at the beginning."""
 
 
 class Arrival(NamedTuple):

@@ -65,7 +65,7 @@ def _overview(named: Mapping[str, LoadedRun]) -> Iterator[str]:
     if curves is None:
         yield "<p>Accuracy and loss are not known: no run has evaluated its model.</p>"
     else:
-        yield '<p class="what">The mean of all ranks’ models, or the server’s model, on the test samples, at common marks of the clock.</p>'
+        yield '<p class="what">The mean of all ranks’ models, or the server’s, on the test samples, at marks of the clock.</p>'
         yield _chart("quality", curves)
     distance = disagreement(metrics)
     if distance is not None:

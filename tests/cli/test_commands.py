@@ -61,7 +61,7 @@ def test_wrong_arguments_are_wrong_use(arguments: list[str]) -> None:
     assert call(*arguments).exit_code == ending.WRONG_USE
 
 
-@pytest.mark.parametrize("command", ["run", "compare", "demo", "doctor", "launch", "topology"])
+@pytest.mark.parametrize("command", ["run", "compare", "demo", "doctor", "launch", "topology", "range-test"])
 def test_every_command_has_help(command: str) -> None:
     result = call(command, "--help")
     assert result.exit_code == 0

@@ -532,3 +532,11 @@ def test_an_unknown_way_of_pushing() -> None:
 def test_too_many_backups() -> None:
     with pytest.raises(ConfigError, match="b = 3 with 3 workers, expected at most 2"):
         Desk("backup", n=3, b=3)
+
+
+def test_steps_do_not_grow_when_workers_leave() -> None:
+    """In proportion to n, that is; else the last gradients of a run, of the last to leave, would make the longest steps of all."""
+    desk = Desk("asp", n=4, push="pull", factor=lambda k, n: k / n)
+    for worker in (2, 3, 4):
+        desk.leaves(worker)
+    assert [command.factor for command in desk.pushes_whole(1, 0) if isinstance(command, Apply)] == [0.25]

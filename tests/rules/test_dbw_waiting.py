@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import numpy as np
@@ -116,11 +117,47 @@ def test_arrivals_refuse_a_version_out_of_order() -> None:
         arrivals.update(2, previous=2, now=0.0)
 
 
-def test_only_the_newest_samples_of_a_cell_count() -> None:
+def test_samples_fade_with_the_updates_made_since() -> None:
     times = WaitingTimes(2, history=3)
-    for duration in (100.0, 1.0, 2.0, 3.0):
+    for duration in (100.0, 1.0):
         times.observe(1, 2, duration)
-    assert times.expected(1).tolist() == [0.0, 2.0]
+    assert times.expected(1).tolist() == [0.0, 50.5]
+    for _ in range(3):
+        times.age()
+    assert times.expected(1).tolist() == [0.0, 50.5]
+    times.observe(1, 2, 3.0)
+    assert times.expected(1)[1] == pytest.approx((101.0 / math.e + 3.0) / (2.0 / math.e + 1.0))
+    for _ in range(10_000):
+        times.age()
+    assert times.expected(1)[1] > 1.0
+    times.observe(1, 2, 5.0)
+    assert times.expected(1).tolist() == [0.0, 5.0]
+
+
+def test_a_new_sample_outweighs_what_neighbouring_cells_were_long_ago() -> None:
+    times = WaitingTimes(2, history=3)
+    for _ in range(50):
+        times.observe(2, 1, 1.0)
+        times.observe(2, 2, 1.0)
+    for _ in range(60):
+        times.age()
+    times.observe(2, 1, 4.0)
+    assert times.expected(2) == pytest.approx([4.0, 4.0], rel=1e-6)
+
+
+def test_sustained_times_are_those_of_one_k_for_ever() -> None:
+    times = WaitingTimes(2)
+    for h, i, duration in ((1, 1, 2.0), (1, 2, 3.0), (2, 1, 1.0), (2, 2, 4.0)):
+        times.observe(h, i, duration)
+    assert times.sustained().tolist() == [2.0, 4.0]
+
+
+def test_a_cell_never_seen_is_no_sooner_than_after_more_gradients() -> None:
+    times = WaitingTimes(3)
+    for i in (1, 2, 3):
+        times.observe(3, i, float(i))
+    assert times.sustained().tolist() == [1.0, 2.0, 3.0]
+    assert times.expected(1).tolist() == [1.0, 2.0, 3.0]
 
 
 def test_a_sample_after_the_fit_is_seen_and_the_caller_owns_the_answer() -> None:
@@ -141,7 +178,7 @@ def test_a_worker_leaves() -> None:
     times.resize(2)
     assert times.workers == 2
     assert times.expected(2).tolist() == [1.0, 2.0]
-    assert times.expected(1).tolist() == [0.0, 0.0]
+    assert times.expected(1).tolist() == [1.0, 2.0]
     with pytest.raises(ConfigError, match="previous = 3, expected 1 .. 2"):
         times.expected(3)
     times.resize(3)

@@ -52,6 +52,7 @@ def test_every_rule_has_defaults(name: str) -> None:
         ("dbw", {"window": 20, "smoothness_window": 10}, "smoothness_window = 10"),
         ("dbw", {"smoothness_window": "long"}, r"smoothness_window = 'long', expected int \| None"),
         ("dbw", {"history": 0}, "history = 0"),
+        ("dbw", {"horizon": 0}, "horizon = 0"),
         ("dbw", {"blind": 1}, "blind = 1, expected bool"),
         ("dbw", {"blind": "yes"}, "blind = 'yes', expected bool"),
         ("elastic", {"R": 0}, "R = 0"),
@@ -140,8 +141,8 @@ def counts(run: Served) -> list[int]:
 
 def test_dbw_waits_for_all_until_it_knows_enough() -> None:
     used = counts(taught(square=lambda k: 1.0))
-    assert used[:11] == [6] * 11
-    assert used[12:20] != [6] * 8
+    assert used[:2] == [6, 6]
+    assert used[2:10] != [6] * 8
 
 
 @pytest.mark.parametrize("push", PUSHES)
@@ -154,7 +155,12 @@ def test_without_noise_the_fastest_gradient_is_enough(push: str) -> None:
 
 @pytest.mark.parametrize("push", PUSHES)
 def test_with_noise_alone_all_are_waited_for(push: str) -> None:
-    assert set(counts(taught(push))) == {6}
+    assert set(counts(taught(push, loss=lambda version: 1000.0))) == {6}
+
+
+@pytest.mark.parametrize("push", PUSHES)
+def test_a_fall_that_is_worth_more_than_the_noise_leaves_out_the_slow(push: str) -> None:
+    assert counts(taught(push))[-20:] == [3] * 20
 
 
 @pytest.mark.parametrize("push", PUSHES)
@@ -206,7 +212,7 @@ def test_when_work_is_dropped_the_choice_before_does_not_matter() -> None:
 
 
 def test_dbw_counts_with_those_that_are_left() -> None:
-    run = taught(departures=[(200.0, 1), (300.0, 5)], square=lambda k: 1.0, updates=200)
+    run = taught(departures=[(20.0, 1), (30.0, 5)], square=lambda k: 1.0, updates=200)
     assert run.state.times.workers == 4
     assert 1 <= run.state.k <= 4
 

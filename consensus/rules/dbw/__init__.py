@@ -7,11 +7,12 @@ hand: the formulas are derived here.
 from consensus.rules.dbw.arrivals import FirstArrivals, WaitingSample
 from consensus.rules.dbw.choice import bound_after_rise, choose, choose_blindly
 from consensus.rules.dbw.gain import GainEstimator
+from consensus.rules.dbw.horizon import HorizonGain
 from consensus.rules.dbw.isotonic import diagonal_isotonic
 from consensus.rules.dbw.rule import Dbw, DbwState
 from consensus.rules.dbw.waiting import WaitingTimes
 
 __all__ = [
-    "Dbw", "DbwState", "FirstArrivals", "GainEstimator", "WaitingSample", "WaitingTimes", "bound_after_rise",
+    "Dbw", "DbwState", "FirstArrivals", "GainEstimator", "HorizonGain", "WaitingSample", "WaitingTimes", "bound_after_rise",
     "choose", "choose_blindly", "diagonal_isotonic",
 ]

@@ -10,7 +10,9 @@ from typing import NamedTuple
 from consensus.errors import ConfigError, NonFiniteLoss
 
 _RISE = 0.01
-"""A loss this much above the one before, relative to its size, counts as risen."""
+"""A loss this much above the one before, relative to its size, counts as risen, if it is also more than noise."""
+_DEVIATIONS = 3.0
+"""A loss that is above the one before by no more standard deviations of such differences than this may be there by noise."""
 _INCONSISTENT = 0.01
 """Rounding of sums over many parameters stays below this; a mean's square that is more above its bound is another mistake."""
 
@@ -56,7 +58,8 @@ class GainEstimator:
     smoothness : float
         L, how fast the gradient turns along the path taken; 0 while unknown.
     loss_rose : bool
-        Whether the last loss is more than 1 % above the one before.
+        Whether the last loss is more than 1 % above the one before, and by more than noise would explain: the losses of small
+        batches rise by more at every other update (that noise counts is ours).
     ready : bool
         Whether enough has been seen: half a window of updates, and one with k > 1.
 
@@ -95,6 +98,7 @@ class GainEstimator:
         # One more than the window: its first loss difference needs the update before.
         self._updates: deque[_Update] = deque(maxlen=furthest + 1)
         self._variances: deque[float] = deque(maxlen=window)
+        self._differences: deque[float] = deque(maxlen=window)
         self._window = window
         self.noise = self.squared_norm = self.smoothness = 0.0
         self.loss_rose = self.ready = False
@@ -138,10 +142,19 @@ class GainEstimator:
         if k > 1:
             self._variances.append(max(spread, 0.0) / (k - 1))
         if self._updates:
-            before = self._updates[-1].loss
-            self.loss_rose = loss - before > _RISE * abs(before)
+            before = self._updates[-1]
+            self.loss_rose = self._rises(before, k, loss)
         self._updates.append(_Update(k, mean_square, loss, step))
         self._estimate()
+
+    def _rises(self, before: _Update, k: int, loss: float) -> bool:
+        """Judge a difference of losses by those before it, and note it, each in units of what one gradient's would be."""
+        difference = (loss - before.loss) / math.sqrt(1 / k + 1 / before.k)
+        known = self._differences
+        # One difference alone tells of the trend as much as of noise.
+        noise = math.sqrt(math.fsum(each**2 for each in known) / len(known)) if len(known) > 1 else 0.0
+        known.append(difference)
+        return loss - before.loss > _RISE * abs(before.loss) and difference > _DEVIATIONS * noise
 
     def _estimate(self) -> None:
         updates = list(self._updates)

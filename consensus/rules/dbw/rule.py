@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from consensus.protocol.service import Arrival, Factor, ServerView, Update, Verdict
+from consensus.protocol.service import Arrival, ServerView, Update, Verdict
 from consensus.rules.dbw.arrivals import FirstArrivals
 from consensus.rules.dbw.choice import bound_after_rise, choose, choose_blindly
-from consensus.rules.dbw.gain import GainEstimator
+from consensus.rules.dbw.horizon import HorizonGain
 from consensus.rules.dbw.waiting import WaitingTimes
 from consensus.rules.quorum import Quorum
 from consensus.types import Rank, Seconds
@@ -21,7 +21,7 @@ class DbwState:
 
     Attributes
     ----------
-    gain : GainEstimator
+    gain : HorizonGain
         How much k gradients lower the loss.
     times : WaitingTimes
         How long they take.
@@ -33,7 +33,7 @@ class DbwState:
         Gradients to wait for at the present version.
     """
 
-    gain: GainEstimator
+    gain: HorizonGain
     times: WaitingTimes
     arrivals: FirstArrivals
     first: int
@@ -44,20 +44,26 @@ class DbwState:
 class Dbw(Quorum):
     r"""Wait for the :math:`k_t = \arg\max_k G_k / T_k` fastest gradients.
 
-    G is estimated by :class:`~consensus.rules.dbw.gain.GainEstimator`, T by :class:`~consensus.rules.dbw.waiting.WaitingTimes`. A
-    k that gains nothing is out of the question, and if none gains anything, or too little is known, all are waited for. If the
-    loss has risen, k is greater than it was. There is nothing to tune; what there is to set says how far back to look.
+    G is estimated by :class:`~consensus.rules.dbw.horizon.HorizonGain`, the fall of the loss over the coming updates, T by
+    :class:`~consensus.rules.dbw.waiting.WaitingTimes`, the time that an update takes if every one waits for k: a choice is judged
+    as if it were kept. After many gradients were waited for, many workers are idle, and the next few gradients come soon; to
+    count that in their favour leads to choices that take turns and are worse than each kept. Both are ours.
+
+    A k that gains nothing is out of the question, and if none gains anything, or too little is known, all are waited for. If the
+    loss has risen, k is greater than it was. There is nothing to tune; what there is to set says how far to look.
 
     The learning rate of k gradients is the one that ``view.factor`` gives them; the step of the update just made tells its unit.
 
     Parameters
     ----------
     window : int
-        Updates that gains are estimated from, at least 2.
+        Updates that the gradients' variance, norm and smoothness are estimated from, at least 2.
     smoothness_window : int or None
         Updates that the smoothness L is estimated from, not fewer than ``window``; None (default): as many.
+    horizon : int
+        Updates that a gain is counted over, at least 1; the trend of the losses is taken from twice as many.
     history : int
-        Waiting times remembered of each kind, at least 1.
+        Updates in which a waiting time loses nearly two thirds of its weight, at least 1.
     blind : bool
         Choose :math:`\arg\max_k k / T_k`, whatever the gradients say: the most gradients per time. For comparison.
 
@@ -71,14 +77,15 @@ class Dbw(Quorum):
     uses_losses: ClassVar[bool] = True
     window: int = 20
     smoothness_window: int | None = None
-    history: int = 50
+    horizon: int = 40
+    history: int = 15
     blind: bool = False
 
     def __post_init__(self) -> None:
         self._estimators(1)
 
-    def _estimators(self, workers: int) -> tuple[GainEstimator, WaitingTimes]:
-        return GainEstimator(self.window, self.smoothness_window), WaitingTimes(workers, self.history)
+    def _estimators(self, workers: int) -> tuple[HorizonGain, WaitingTimes]:
+        return HorizonGain(self.window, self.smoothness_window, self.horizon), WaitingTimes(workers, self.history)
 
     def start(self, view: ServerView, now: Seconds) -> DbwState:
         """Know nothing, and wait for all."""
@@ -112,6 +119,7 @@ class Dbw(Quorum):
         # Where work is dropped, it does not matter how many were busy: all start together.
         previous = n if view.push == "interrupt" else idle
         state.arrivals.update(view.version, previous, view.updated_at)
+        state.times.age()
         if not self.blind:
             state.gain.observe(
                 used,
@@ -120,7 +128,7 @@ class Dbw(Quorum):
                 math.fsum(arrival.loss for arrival in update.arrivals) / used,
                 update.step,
             )
-        state.k = self._choose(state, view.factor, idle, previous, n, update.step / view.factor(used, n))
+        state.k = self._choose(state, view, idle, n, update.step / view.factor(used, n))
         return state
 
     def departed(self, worker: Rank, view: ServerView, state: DbwState, now: Seconds) -> DbwState:
@@ -132,12 +140,12 @@ class Dbw(Quorum):
             state.k = min(state.k, n)
         return state
 
-    def _choose(self, state: DbwState, factor: Factor, used: int, previous: int, n: int, unit: float) -> int:
+    def _choose(self, state: DbwState, view: ServerView, used: int, n: int, unit: float) -> int:
+        times = state.times.expected(n) if view.push == "interrupt" else state.times.sustained()
         if self.blind:
-            times = state.times.expected(previous)
             # All times unknown is no reason to prefer any k but the safe one, which tells the most as well.
             return choose_blindly(times) if times.any() else n
         if not state.gain.ready:
             return n
-        gains = [state.gain.gain(k, unit * factor(k, n)) for k in range(1, n + 1)]
-        return choose(gains, state.times.expected(previous), bound_after_rise(used, n, state.gain.loss_rose))
+        gains = [state.gain.gain(k, unit * view.factor(k, n)) for k in range(1, n + 1)]
+        return choose(gains, times, bound_after_rise(used, n, state.gain.loss_rose))

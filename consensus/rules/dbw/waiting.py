@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,22 +12,28 @@ from consensus.rules.dbw.checks import one_or_more
 from consensus.rules.dbw.isotonic import diagonal_isotonic
 from consensus.types import Seconds
 
+_LEAST = 1e-12
+"""No weight of a cell that has been seen is less: one of 0 would say that it has not."""
+
 
 class WaitingTimes:
     """The expected times T_{h,k} from an update to the k-th gradient of the new version, h gradients having made that update.
 
     Where a busy worker finishes its batch before it takes the new version up (``wait`` and ``pull``), the times depend on h:
     after a small h many workers are still busy. Where workers drop what they are at (``interrupt``), they do not, and the caller
-    may log all under one h. Samples of one cell are kept up to a bounded number, the newest; the fit weighs each cell with its
-    number and runs when somebody asks and something has changed. A cell never seen gets the lowest time that the order leaves it,
-    so that it looks good and is tried (ours, not the paper's).
+    may log all under one h. A cell's value is the mean of its samples, weighted by exp(-age / history), age in updates: one new
+    sample of a cell not seen for long says more than all its old ones, which may date from other times. The fit weighs each cell
+    with the sum of its weights and runs when somebody asks and something has been observed. A cell never seen gets the lowest
+    time that the order leaves it, so that it looks good and is tried; not lower than the same k after a larger h, where no fewer
+    workers were idle (all ours, not the paper's).
 
     Parameters
     ----------
     workers : int
         n, at least 1.
     history : int
-        Samples kept of each cell, at least 1. More are steadier; fewer forget sooner how fast the workers once were.
+        Updates in which a sample's weight falls by a factor of e, at least 1. More are steadier; fewer forget sooner how fast the
+        workers once were.
 
     Raises
     ------
@@ -51,13 +56,13 @@ class WaitingTimes:
     array([0., 0., 0.])
     """
 
-    def __init__(self, workers: int, history: int = 50) -> None:
+    def __init__(self, workers: int, history: int = 15) -> None:
         one_or_more("waiting times", workers=workers, history=history)
         self._workers = workers
         self._history = history
-        self._samples: dict[tuple[int, int], deque[Seconds]] = {}
-        self._means = np.zeros((workers, workers))
-        self._changed: set[tuple[int, int]] = set()
+        self._now = 0
+        self._weights, self._sums = np.zeros((workers, workers)), np.zeros((workers, workers))
+        self._last = np.zeros((workers, workers), dtype=np.int64)
         self._fitted: NDArray[np.float64] | None = None
 
     @property
@@ -86,9 +91,12 @@ class WaitingTimes:
         self._check("i", i)
         if not 0 <= duration < math.inf:
             raise ConfigError(f"waiting times: duration = {duration}, expected seconds since the update, finite and 0 or more")
-        cell = (previous, i)
-        self._samples.setdefault(cell, deque(maxlen=self._history)).append(duration)
-        self._changed.add(cell)
+        cell = (previous - 1, i - 1)
+        kept = math.exp((int(self._last[cell]) - self._now) / self._history)
+        self._weights[cell] = kept * self._weights[cell] + 1.0
+        self._sums[cell] = kept * self._sums[cell] + duration
+        self._last[cell] = self._now
+        self._fitted = None
 
     def expected(self, previous: int) -> NDArray[np.float64]:
         """T_{h,k} for k = 1 .. n.
@@ -109,10 +117,22 @@ class WaitingTimes:
             If ``previous`` is outside its range.
         """
         self._check("previous", previous)
-        if self._fitted is None or self._changed:
-            self._fitted = self._fit()
-        row: NDArray[np.float64] = self._fitted[previous - 1]
+        row: NDArray[np.float64] = self._present()[previous - 1]
         return row.copy()
+
+    def sustained(self) -> NDArray[np.float64]:
+        """T_{k,k} for k = 1 .. n: how long an update takes if every one waits for k.
+
+        Returns
+        -------
+        ndarray, shape (n,), float64
+            Seconds, nondecreasing; 0 where nothing at all is known.
+        """
+        return np.diagonal(self._present()).copy()
+
+    def age(self) -> None:
+        """An update has been made: what has been observed until now is older by one."""
+        self._now += 1
 
     def resize(self, workers: int) -> None:
         """Forget the cells that no longer exist, keep the others.
@@ -128,21 +148,23 @@ class WaitingTimes:
             If it is below 1.
         """
         one_or_more("waiting times", workers=workers)
+        fewer = min(workers, self._workers)
+        for name in ("_weights", "_sums", "_last"):
+            old = getattr(self, name)
+            new = np.zeros((workers, workers), dtype=old.dtype)
+            new[:fewer, :fewer] = old[:fewer, :fewer]
+            setattr(self, name, new)
         self._workers = workers
-        self._samples = {cell: samples for cell, samples in self._samples.items() if max(cell) <= workers}
-        self._means = np.zeros((workers, workers))
-        self._changed = set(self._samples)
         self._fitted = None
 
-    def _fit(self) -> NDArray[np.float64]:
-        for h, i in self._changed:
-            samples = self._samples[h, i]
-            self._means[h - 1, i - 1] = math.fsum(samples) / len(samples)
-        self._changed.clear()
-        counts = np.zeros_like(self._means)
-        for (h, i), samples in self._samples.items():
-            counts[h - 1, i - 1] = len(samples)
-        return diagonal_isotonic(self._means, counts)
+    def _present(self) -> NDArray[np.float64]:
+        if self._fitted is None:
+            seen = self._weights > 0
+            means = np.divide(self._sums, self._weights, out=np.zeros_like(self._sums), where=seen)
+            kept = np.exp((self._last - self._now) / self._history)
+            weights = np.where(seen, np.maximum(self._weights * kept, _LEAST), 0.0)
+            self._fitted = _never_sooner(diagonal_isotonic(means, weights), seen)
+        return self._fitted
 
     def _check(self, name: str, number: int) -> None:
         if not 1 <= number <= self._workers:
@@ -150,3 +172,10 @@ class WaitingTimes:
                 f"waiting times: {name} = {number}, expected 1 .. {self._workers}, the number of workers; "
                 "after one has left, count with at most those that are there"
             )
+
+
+def _never_sooner(fitted: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Raise the cells never seen to what has been seen of the same k after a larger h, when no fewer workers were idle."""
+    known = np.where(seen, fitted, 0.0)
+    bound = np.maximum.accumulate(known[::-1], axis=0)[::-1]
+    return np.maximum.accumulate(np.where(seen, fitted, np.maximum(fitted, bound)), axis=1)
