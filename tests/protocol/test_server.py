@@ -535,7 +535,7 @@ def test_too_many_backups() -> None:
 
 
 def test_steps_do_not_grow_when_workers_leave() -> None:
-    """In proportion to n, that is; else the last gradients of a run, of the last to leave, would make the longest steps of all."""
+    """In proportion to n, that is; else the last gradients of a run, of the last to leave, would make its longest steps."""
     desk = Desk("asp", n=4, push="pull", factor=lambda k, n: k / n)
     for worker in (2, 3, 4):
         desk.leaves(worker)
