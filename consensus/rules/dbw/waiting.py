@@ -52,8 +52,8 @@ class WaitingTimes:
     ...     times.observe(3, i, seconds)
     >>> times.expected(3)
     array([1. , 2.5, 2.5])
-    >>> times.expected(2)
-    array([0., 0., 0.])
+    >>> times.expected(2)  # not seen yet: no shorter than after a larger choice
+    array([1. , 2.5, 2.5])
     """
 
     def __init__(self, workers: int, history: int = 15) -> None:
