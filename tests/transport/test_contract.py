@@ -101,6 +101,12 @@ class Ear:
             return None
         return event
 
+    def look(self) -> list[Event]:
+        """What is there already and no goodbye, without waiting."""
+        self._batch = [*self._transport.poll()[::-1], *self._batch]
+        waiting = len(self._batch)
+        return [event for event in (self.next() for _ in range(waiting)) if event is not None]
+
     def take(self, count: int) -> list[Event]:
         """The next ``count`` events that are no goodbyes."""
         taken: list[Event] = []
@@ -455,7 +461,7 @@ def take_late(transport: Transport) -> tuple[list[Event], dict[int, list[tuple[i
     else:
         order += ear.take(1)
         for _ in range(turns):
-            order += transport.poll()
+            order += ear.look()
             transport.sleep(1e-3)
             transport.take(0)
             order += ear.take(1)
