@@ -6,10 +6,12 @@ One loop serves every run: a training script's optimizer hooks, the experiments 
 
 from __future__ import annotations
 
+import atexit
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
+from consensus.errors import ConsensusError
 from consensus.protocol.commands import (
     Apply,
     Broadcast,
@@ -25,12 +27,13 @@ from consensus.protocol.commands import (
     SwapModel,
     TakeModel,
     WakeAt,
-)  # fmt: skip
+)
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelTaken, StepDone, Tick
 from consensus.protocol.messages import Message, Progress, Stop
 from consensus.protocol.neighbour import Phase, RoundRecord
 from consensus.protocol.story import Recorder
 from consensus.transport.base import Bytes, Parcel, Transport
+from consensus.transport.launched import ends_job
 from consensus.types import Rank, Round, Seconds
 
 _COMPUTING = Phase.COMPUTING
@@ -186,7 +189,7 @@ class Driver(Generic[_E]):
         self._interrupted = interrupted
         self._wake_at: Seconds | None = None
         self._replacing = False
-        self._serves = False
+        self._serves = self._drained = False
         self._counted: RoundRecord | None = None
         transport.connect(engine.peers, self._timed)
         self._step_began = transport.now() if step_began is None else step_began
@@ -255,6 +258,22 @@ class Driver(Generic[_E]):
         if self.engine.phase is not Phase.FINISHED:
             self._run_until(Phase.FINISHED)
         self._transport.disconnect()
+        self._drained = True
+
+    def abandon(self) -> None:
+        """Leave after an exception, without waiting for anybody; what the others still send is taken in when Python exits."""
+        try:
+            self.leave()
+        except ConsensusError:
+            _LOG.exception("rank %d could not leave in order after an exception", self._transport.rank)
+            return
+        # The channels must be empty when MPI is finalised, which comes after Python's own exit handlers.
+        atexit.register(self._drain_at_exit)
+
+    def _drain_at_exit(self) -> None:
+        # An exception that nobody caught is to end the whole job now, not when the other ranks have finished.
+        if not (self._drained or ends_job()):
+            self.drain()
 
     def _run_until(self, *phases: Phase, look: Callable[[], None] | None = None) -> None:
         engine, wait, feed = self.engine, self._transport.wait, self._feed

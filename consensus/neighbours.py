@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Self
 
@@ -11,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from consensus.driver import Driver
-from consensus.errors import ConfigError, ConsensusError
+from consensus.errors import ConfigError
 from consensus.flat import FlatModel
 from consensus.handle import Handle
 from consensus.protocol.decision import Rule
@@ -20,7 +18,6 @@ from consensus.protocol.neighbour import NeighbourEngine, Weights
 from consensus.recording.writer import EventWriter
 from consensus.step_scale import ScaledStep, StepScale, factor
 from consensus.transport.base import Transport
-from consensus.transport.launched import ends_job
 from consensus.types import Rank, Seconds
 
 Order = Literal["adapt-combine", "combine-adapt"]
@@ -147,19 +144,7 @@ class NeighbourHandle(Handle):
 
     def _abandon(self) -> None:
         self._driver = self._driver or self._open()
-        try:
-            self._driver.leave()
-        except ConsensusError:
-            logging.getLogger("consensus").exception("rank %d could not leave in order after an exception", self.rank)
-            return
-        # The channels must be empty when MPI is finalised, which comes after Python's own exit handlers.
-        atexit.register(self._drain_at_exit)
-
-    def _drain_at_exit(self) -> None:
-        # An exception that nobody caught is to end the whole job now, not when the other ranks have finished.
-        if self._driver is not None and not ends_job():
-            self._driver.drain()
-            self._driver = None
+        self._driver.abandon()
 
 
 class _BeforeForward:

@@ -151,9 +151,11 @@ def attach(
         raise ConfigError(f"every = {every!r}, expected a whole number of local steps per round, 1 or more")
     transport = default_transport(comm) if transport is None else transport
     if architecture == "server":
-        if topology is not None or recorder is not None or every != 1 or order != "adapt-combine" or step_scale != "none":
+        default = every == 1 and order == "adapt-combine" and weights == "static" and step_scale == "none"
+        if topology is not None or recorder is not None or not default:
             raise ConfigError(
-                'architecture = "server": topology, recorder, every, order and step_scale do not apply to it; leave them out'
+                'architecture = "server": topology, recorder, every, order, weights and step_scale do not apply to it; '
+                "leave them out"
             )
         handle = attach_served(
             model,
@@ -175,7 +177,7 @@ def attach(
             'push, learning_rate and servers say how a parameter server works; add architecture="server", or leave them out'
         )
     rule = "dtur" if rule is None else rule
-    flat = _flatten(model, optimizer, buffers)
+    flat = flatten(model, optimizer, buffers)
     if rule == ALLREDUCE:
         if recorder is not None:
             raise ConfigError('rule "allreduce" has no events to record; leave out recorder')
@@ -242,7 +244,7 @@ def attach_served(
             "consensus.rules.serving.build_server('backup', b=2)"
         )
     factor = build_rate(learning_rate) if isinstance(learning_rate, str) else learning_rate
-    flat = _flatten(model, optimizer, buffers, servers)
+    flat = flatten(model, optimizer, buffers, servers)
     # A function's repr has its address, which differs between ranks.
     rate = getattr(factor, "__qualname__", repr(factor))
     agreed = {"model": flat.signature, "rule": repr(rule), "push": push, "learning_rate": rate, "servers": servers}
@@ -261,7 +263,8 @@ def attach_served(
     )
 
 
-def _flatten(model: nn.Module, optimizer: Optimizer, buffers: Literal["average", "local"], servers: int = 1) -> FlatModel:
+def flatten(model: nn.Module, optimizer: Optimizer, buffers: Literal["average", "local"], servers: int = 1) -> FlatModel:
+    """The parameters that ``optimizer`` trains as one buffer, in chunks that ``servers`` servers can share out."""
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
     return FlatModel(model, trainable, buffers=buffers, chunk_bytes=shared_chunk_bytes(trainable, servers))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -45,7 +44,6 @@ class ServedModel:
         self._spare_slots: list[Bundle] = []
         self._spare: list[Bundle] = []
         self._leaving: dict[Rank, Bundle] = {}
-        self._readers: Counter[int] = Counter()
         self._version = Bundle(flat)
         self._version.copy_weights(flat)
         self._gradients = self._bind_gradients()
@@ -75,7 +73,6 @@ class ServedModel:
     def outgoing(self, peer: Rank) -> Sequence[Bytes]:
         """The present version, which stays as it is until it has left for ``peer``."""
         self._leaving[peer] = self._version
-        self._readers[id(self._version)] += 1
         return self._version.chunks[self._share.start : self._share.stop]
 
     def release(self, peer: Rank, index: int) -> None:
@@ -86,11 +83,11 @@ class ServedModel:
     def left(self, peer: Rank) -> None:
         """Nothing is on its way to ``peer`` any more."""
         version = self._leaving.pop(peer, None)
-        if version is not None:
-            self._readers[id(version)] -= 1
-            if version is not self._version and not self._readers[id(version)]:
-                del self._readers[id(version)]
-                self._spare.append(version)
+        if version is not None and version is not self._version and not self._is_leaving(version):
+            self._spare.append(version)
+
+    def _is_leaving(self, version: Bundle) -> bool:
+        return any(each is version for each in self._leaving.values())
 
     def lend(self, peer: Rank, index: int) -> Bytes:
         """Return memory for chunk ``index`` of ``peer``'s gradient."""
@@ -142,7 +139,7 @@ class ServedModel:
         return Applied(square, step)
 
     def _publish(self) -> None:
-        if self._readers[id(self._version)]:
+        if self._is_leaving(self._version):
             self._version = self._spare.pop() if self._spare else Bundle(self._flat)
         self._version.copy_weights(self._flat)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -13,22 +11,18 @@ from torch.optim import Optimizer
 
 from consensus.bundle import Bundle, share
 from consensus.driver import Driver
-from consensus.errors import ConfigError, ConsensusError
+from consensus.errors import ConfigError
 from consensus.flat import FlatModel
 from consensus.handle import Handle
 from consensus.protocol.messages import Message
 from consensus.protocol.server import ServerEngine, check_push
-from consensus.protocol.service import Factor, PushMode, ServerRule
+from consensus.protocol.service import SERVER, Factor, PushMode, ServerRule
 from consensus.protocol.shard import FollowingEngine, LeadingEngine, ShardedWorkerEngine
 from consensus.protocol.worker import WorkerEngine
 from consensus.pushed import PushedModel
 from consensus.served import ServedModel
 from consensus.transport.base import Transport
-from consensus.transport.launched import ends_job
 from consensus.types import Rank, Seconds
-
-SERVER: Rank = 0
-"""The rank that serves, or the first of those that do; the workers come after them."""
 
 
 class ServedHandle(Handle):
@@ -65,11 +59,6 @@ class ServerHandle(ServedHandle):
 
     works = False
 
-    @property
-    def decides(self) -> ServerEngine | None:
-        """The engine that decides, if it is here."""
-        return self.engine if isinstance(self.engine, ServerEngine) else None
-
     def __init__(
         self,
         model: nn.Module,
@@ -103,6 +92,11 @@ class ServerHandle(ServedHandle):
             on_message=on_message,
             on_round=self._count_round,
         )
+
+    @property
+    def decides(self) -> ServerEngine | None:
+        """The engine that decides, if it is here."""
+        return self.engine if isinstance(self.engine, ServerEngine) else None
 
     def serve(self, look: Callable[[], None] | None = None) -> None:
         """Serve until all workers have left.
@@ -231,16 +225,9 @@ class WorkerHandle(ServedHandle):
         self._pause()
 
     def _abandon(self) -> None:
-        if self._over:
-            return
-        self._over = True
-        try:
-            self._driver.leave()
-        except ConsensusError:
-            logging.getLogger("consensus").exception("rank %d could not leave in order after an exception", self.rank)
-            return
-        # As with neighbours: the channels must be empty when MPI is finalised, unless the whole job is about to end.
-        atexit.register(lambda: None if ends_job() else self._driver.drain())
+        if not self._over:
+            self._over = True
+            self._driver.abandon()
 
 
 def served_handle(
@@ -281,6 +268,11 @@ def served_handle(
         raise ConfigError(
             f"servers = {servers} with {transport.size} ranks: expected one or more that serve and one or more that work; start "
             "more, as in mpirun -n 3"
+        )
+    if servers > len(flat.chunks):
+        raise ConfigError(
+            f"servers = {servers}: the model has {flat.nbytes} bytes, expected enough for a share of each; use at most "
+            f"{len(flat.chunks)} servers"
         )
     if servers > 1 and any(body != numel for body, (_, numel) in zip(flat.bodies, flat.layout, strict=True)):
         raise ConfigError(

@@ -389,6 +389,7 @@ def test_attached_again_it_goes_on() -> None:
         ({"every": 2}, ["every", "do not apply"]),
         ({"order": "combine-adapt"}, ["order", "do not apply"]),
         ({"step_scale": "participation"}, ["step_scale", "do not apply"]),
+        ({"weights": "active"}, ["weights", "do not apply"]),
         ({"architecture": "sever"}, ["architecture = 'sever'", "did you mean 'server'?"]),
         ({"rule": "dwb"}, ["dwb", "did you mean 'dbw'?"]),
         ({"rule": "dtur"}, ["dtur", "bsp"]),

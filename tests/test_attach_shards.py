@@ -103,6 +103,13 @@ def test_what_cannot_be_shared_out() -> None:
 
     run(4, whole)
 
+    def too_small(transport: Transport) -> None:
+        model = Point(3)
+        with pytest.raises(ConfigError, match=r"servers = 2: the model has 64 bytes, .* use at most 1 servers"):
+            attached(transport, model, "bsp", momentum(model), servers=2)
+
+    run(3, too_small)
+
     def nobody_works(transport: Transport) -> None:
         model = Point(SIZE)
         with pytest.raises(ConfigError, match=r"servers = 3 with 3 ranks: expected one or more that serve and one or more"):

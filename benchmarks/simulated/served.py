@@ -17,9 +17,10 @@ from consensus import models
 from consensus.data.catalogue import load
 from consensus.errors import ProtocolError
 from consensus.protocol.events import Applied, Event, GradientTaken, ModelTaken
-from consensus.protocol.service import Factor, PushMode, ServerRule
+from consensus.protocol.service import SERVER, Factor, PushMode, ServerRule
 from consensus.sim.kernel import Kernel
-from consensus.sim.served import SERVER, Chunks, ServedNetwork
+from consensus.sim.served import ServedNetwork
+from consensus.sim.sites import Chunks
 from consensus.timing import ComputeTime, Constant, Link, ShiftedExponential, Stream
 from consensus.types import Rank, Round, Seconds
 

@@ -12,6 +12,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from consensus.types import Rank, Seconds
 
+SERVER: Rank = 0
+"""The rank that serves, or the first of those that do; the workers come after them."""
+
 PushMode: TypeAlias = Literal["wait", "interrupt", "pull"]
 """How new weights get to a worker.
 

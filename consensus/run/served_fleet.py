@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
-
-from consensus.bundle import shared_chunk_bytes
 from consensus.config import RunConfig
 from consensus.flat import FlatModel
+from consensus.optim import flatten
 from consensus.pushed import PushedModel
 from consensus.run.gradient import clip, take_gradient
 from consensus.run.prepare import Task
@@ -80,11 +78,8 @@ def shards(
 
 
 def _flat(config: RunConfig, task: Task) -> FlatModel:
-    trainable = [p for p in task.model.parameters() if p.requires_grad]
-    chunk_bytes = shared_chunk_bytes(trainable, config.server.servers)
-    return FlatModel(task.model, trainable, buffers=config.exchange.buffers, chunk_bytes=chunk_bytes)
+    return flatten(task.model, task.optimizer, config.exchange.buffers, config.server.servers)
 
 
 def _rate(task: Task) -> float:
-    rate = task.optimizer.param_groups[0]["lr"]
-    return float(rate.item() if isinstance(rate, torch.Tensor) else rate)
+    return float(task.optimizer.param_groups[0]["lr"])

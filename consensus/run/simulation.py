@@ -36,7 +36,8 @@ from consensus.sim.kernel import Kernel
 from consensus.sim.lockstep import Lockstep
 from consensus.sim.network import Network
 from consensus.sim.plant import Still
-from consensus.sim.served import ServedNetwork, ServerSite, StillServer, StillWorker, WorkerSite
+from consensus.sim.served import ServedNetwork
+from consensus.sim.sites import ServerSite, StillServer, StillWorker, WorkerSite
 from consensus.step_scale import factor
 from consensus.timing import ComputeTime
 from consensus.trace import TraceWriter

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeAlias
 
 from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import (
@@ -25,110 +22,21 @@ from consensus.protocol.commands import (
     SendControl,
     StartStep,
     TakeModel,
-)  # fmt: skip
-from consensus.protocol.events import Applied, Control, Event, GradientTaken, LeaveWanted, ModelGiven, ModelTaken, StepDone
+)
+from consensus.protocol.events import Control, Event, LeaveWanted, ModelGiven, StepDone
 from consensus.protocol.messages import WIRE_BYTES, Message
 from consensus.protocol.neighbour import Phase, RoundRecord
 from consensus.protocol.server import ServerEngine
-from consensus.protocol.service import Factor, PushMode, ServerRule
+from consensus.protocol.service import SERVER, Factor, PushMode, ServerRule
 from consensus.protocol.shard import FollowingEngine, LeadingEngine, ShardedWorkerEngine
 from consensus.protocol.story import Recorder
 from consensus.protocol.worker import WorkerEngine
 from consensus.sim.kernel import Kernel
 from consensus.sim.network import OnRound, Stop
+from consensus.sim.sites import Chunks, ServerSite, Site, StillServer, StillWorker, WorkerSite
 from consensus.sim.worker import next_step
 from consensus.timing import Link, Stream
-from consensus.types import Rank, Round, Seconds
-
-SERVER: Rank = 0
-"""The rank that serves, or the first of those that do; the workers come after them."""
-
-Chunks = Sequence[NDArray[np.uint8]]
-
-
-class Site(Protocol):
-    """What a rank has to send, and where what it receives goes: a transport's parcel."""
-
-    def outgoing(self, peer: Rank) -> Chunks:
-        """What is sent to ``peer`` now; it stays as it is until released."""
-
-    def release(self, peer: Rank, index: int) -> None:
-        """Chunk ``index`` has left for ``peer``."""
-
-    def lend(self, peer: Rank, index: int) -> NDArray[np.uint8]:
-        """Where chunk ``index`` of what ``peer`` sends is to be."""
-
-    def deliver(self, peer: Rank, index: int, data: NDArray[np.uint8]) -> None:
-        """It is there."""
-
-    def taken(self, peer: Rank) -> Event:
-        """All of it is there."""
-
-
-class WorkerSite(Site, Protocol):
-    """A worker's model."""
-
-    def step(self, round: Round) -> tuple[float, float]:
-        """Compute a gradient; return the batch's loss, and the present learning rate in units of the first one's."""
-
-    def install(self) -> None:
-        """Go on from the weights that came last."""
-
-
-class ServerSite(Site, Protocol):
-    """The server's model."""
-
-    def apply(self, workers: Sequence[Rank], factor: float) -> Event:
-        """Make an update and return the event that tells of it."""
-
-    def discard(self, peer: Rank) -> None:
-        """Forget the gradient kept of ``peer``."""
-
-
-class _Still:
-    """No numbers: a simulation of timing alone."""
-
-    def outgoing(self, peer: Rank) -> Chunks:
-        return ()
-
-    def release(self, peer: Rank, index: int) -> None:
-        """Nothing was sent."""
-
-    def lend(self, peer: Rank, index: int) -> NDArray[np.uint8]:
-        raise ProtocolError("a simulation of timing alone moves no numbers")
-
-    def deliver(self, peer: Rank, index: int, data: NDArray[np.uint8]) -> None:
-        """Nothing comes."""
-
-
-class StillWorker(_Still):
-    """A worker without a model."""
-
-    def step(self, round: Round) -> tuple[float, float]:
-        """Compute nothing; the loss is not known."""
-        return math.nan, 1.0
-
-    def install(self) -> None:
-        """Do nothing."""
-
-    def taken(self, peer: Rank) -> Event:
-        """Weights, so to speak."""
-        return ModelTaken(peer)
-
-
-class StillServer(_Still):
-    """A server without a model."""
-
-    def apply(self, workers: Sequence[Rank], factor: float) -> Event:
-        """Change nothing."""
-        return Applied(0.0, factor)
-
-    def discard(self, peer: Rank) -> None:
-        """Do nothing."""
-
-    def taken(self, peer: Rank) -> Event:
-        """A gradient, so to speak."""
-        return GradientTaken(peer, 0.0)
+from consensus.types import Rank, Seconds
 
 
 class ServedNetwork:

@@ -18,10 +18,11 @@ from consensus.protocol.commands import Command, GiveModel, SendControl
 from consensus.protocol.events import Applied, Event, GradientTaken, ModelTaken
 from consensus.protocol.messages import WIRE_BYTES, Push
 from consensus.protocol.neighbour import Phase, RoundRecord
-from consensus.protocol.service import PushMode, Verdict
+from consensus.protocol.service import SERVER, PushMode, Verdict
 from consensus.rules.backup import Backup
 from consensus.rules.serving import SERVER_RULES, build_server
-from consensus.sim.served import SERVER, Chunks, ServedNetwork, StillServer
+from consensus.sim.served import ServedNetwork
+from consensus.sim.sites import Chunks, StillServer
 from consensus.timing import ComputeTime, Constant, Link, Pareto, ShiftedExponential, Stream
 from consensus.types import Rank, Seconds
 from tests.served_worlds import EVERY_RULE_AND_PUSH, EVERY_SERVER_RULE
