@@ -18,7 +18,8 @@ from benchmarks.ranks.network import Still
 from benchmarks.stats import spread
 from consensus.protocol.commands import Command, StartStep
 from consensus.protocol.events import Event
-from consensus.protocol.neighbour import NeighbourEngine, RoundRecord
+from consensus.protocol.neighbour import NeighbourEngine
+from consensus.protocol.rounds import RoundRecord
 from consensus.recording.writer import MIB, EventWriter
 from consensus.rules import build as build_rule
 from consensus.timing import Transient

@@ -30,7 +30,7 @@ from consensus.protocol.commands import (
 )
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelTaken, StepDone, Tick
 from consensus.protocol.messages import Message, Progress, Stop
-from consensus.protocol.neighbour import Phase, RoundRecord
+from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.story import Recorder
 from consensus.transport.base import Bytes, Parcel, Transport
 from consensus.transport.launched import ends_job

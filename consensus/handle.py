@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from consensus.driver import RoundTimes
 from consensus.errors import ConfigError
 from consensus.flat import FlatModel
-from consensus.protocol.neighbour import RoundRecord
+from consensus.protocol.rounds import RoundRecord
 from consensus.statistics import Statistics
 from consensus.transport.base import Transport
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from consensus.driver import RoundTimes
-from consensus.protocol.neighbour import RoundRecord
+from consensus.protocol.rounds import RoundRecord
 from consensus.types import Seconds
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from consensus.driver import RoundTimes
 from consensus.errors import ConfigError
-from consensus.protocol.neighbour import RoundRecord
+from consensus.protocol.rounds import RoundRecord
 from consensus.types import Rank, Round, Seconds
 
 FORMAT = "consensus-trace"

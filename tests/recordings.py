@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from consensus.protocol.neighbour import NeighbourEngine, RoundRecord
+from consensus.protocol.neighbour import NeighbourEngine
+from consensus.protocol.rounds import RoundRecord
 from consensus.recording.encoding import MESSAGE_FORMS
 from consensus.recording.folder import file_name
 from consensus.recording.writer import BLOCK_FORM, MAGIC, VERSION_FORM, EventWriter

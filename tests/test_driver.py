@@ -11,7 +11,8 @@ import pytest
 
 from consensus.driver import Driver, RoundTimes
 from consensus.protocol.messages import Message, Progress, Stop
-from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord
+from consensus.protocol.neighbour import NeighbourEngine
+from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.rules.deadline import Deadline
 from consensus.rules.dtur import Dtur
 from consensus.rules.full import Full

@@ -13,7 +13,7 @@ from benchmarks.jobs import ROOT
 from benchmarks.simulated import speedup, stalls
 from benchmarks.simulated.descent import ALLREDUCE, LATENCY, RULES, STALL, STEP, Case, Stalls, adjacency, descend, problem
 from benchmarks.simulated.sharing import shared
-from consensus.protocol.neighbour import RoundRecord
+from consensus.protocol.rounds import RoundRecord
 from consensus.rules import build
 from consensus.sim.network import Network
 from consensus.timing import Link

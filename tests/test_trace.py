@@ -9,7 +9,7 @@ import pytest
 
 from consensus.driver import RoundTimes
 from consensus.errors import ConfigError
-from consensus.protocol.neighbour import Exchange, RoundRecord
+from consensus.protocol.rounds import Exchange, RoundRecord
 from consensus.trace import FORMAT, VERSION, Trace, TracedRound, TraceWriter, read
 
 

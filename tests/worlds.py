@@ -14,7 +14,7 @@ from consensus.handle import Handle
 from consensus.neighbours import NeighbourHandle
 from consensus.optim import attach
 from consensus.protocol.decision import Rule
-from consensus.protocol.neighbour import RoundRecord
+from consensus.protocol.rounds import RoundRecord
 from consensus.rules import RULES
 from consensus.rules.deadline import Deadline
 from consensus.rules.gap import Gap

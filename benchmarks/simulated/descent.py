@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.simulated.sharing import shared
 from consensus.protocol.messages import WIRE_BYTES
-from consensus.protocol.neighbour import RoundRecord
+from consensus.protocol.rounds import RoundRecord
 from consensus.sim.kernel import Kernel
 from consensus.sim.lockstep import Lockstep
 from consensus.sim.network import Network

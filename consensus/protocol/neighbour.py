@@ -17,8 +17,7 @@ The engine is fed events (:mod:`consensus.protocol.events`) with the time at whi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from enum import Enum
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
@@ -26,6 +25,7 @@ from consensus.protocol.decision import ActiveWeights, Close, Rule, View
 from consensus.protocol.edge import Edge, EdgeState
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick
 from consensus.protocol.messages import Closed, Engage, Established, Leave, Ready, record
+from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.story import Story
 from consensus.topology.metropolis import edge_weight
 from consensus.types import Rank, Round, Seconds
@@ -33,52 +33,9 @@ from consensus.types import Rank, Round, Seconds
 Weights = Literal["static", "active"]
 
 
-class Phase(Enum):
-    """What a rank is doing."""
-
-    COMPUTING = "computing"
-    """Between rounds: the local step is under way; no other rank waits for this one."""
-    OPEN = "open"
-    """In a round, exchanging and waiting as the rule says."""
-    SETTLING = "settling"
-    """Closed, but active weights still need the partners' Closed."""
-    LEFT = "left"
-    """Said goodbye; waits for the others' goodbyes."""
-    FINISHED = "finished"
-    """Everybody has said goodbye."""
-
-
 # Looking a member up in its Enum class costs as much as a small method call, and the engine asks several times an event.
 _COMPUTING, _OPEN, _SETTLING, _LEFT, _FINISHED = Phase
 _IDLE, _OFFERED, _MOVING, _DONE = EdgeState
-
-
-class Exchange(NamedTuple):
-    """One exchange of a round: with round ``round`` of ``peer``, agreed and complete at these times.
-
-    From agreement to completion both models move, so the difference is what the network takes.
-    """
-
-    peer: Rank
-    round: Round
-    weight: float
-    agreed_at: Seconds
-    done_at: Seconds
-
-
-class RoundRecord(NamedTuple):
-    """What one round came to.
-
-    ``backups`` are the living neighbours that were not exchanged with, so b_i(k) = len(backups); ``reason`` is why the rule
-    closed it.
-    """
-
-    round: Round
-    opened_at: Seconds
-    closed_at: Seconds
-    exchanges: tuple[Exchange, ...]
-    backups: tuple[Rank, ...]
-    reason: str
 
 
 class NeighbourEngine:

@@ -21,7 +21,7 @@ from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import Apply, Broadcast, Command, Discard, Finish, GiveModel, SendControl, TakeModel
 from consensus.protocol.events import Applied, Control, Event, GradientTaken, ModelGiven, PeerLost, Tick
 from consensus.protocol.messages import Fetch, Leave, Push, Weights
-from consensus.protocol.neighbour import Exchange, Phase, RoundRecord
+from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.service import Arrival, Factor, PushMode, ServerRule, ServerView, Update, Verdict
 from consensus.protocol.story import Story
 from consensus.types import Rank, Round, Seconds

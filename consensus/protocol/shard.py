@@ -14,7 +14,7 @@ from consensus.errors import ProtocolError
 from consensus.protocol.commands import Apply, Broadcast, Command, Discard, Finish, GiveModel, SendControl, TakeModel
 from consensus.protocol.events import Applied, Control, Event, GradientTaken, LeaveWanted, ModelGiven, ModelTaken, PeerLost, Tick
 from consensus.protocol.messages import Leave, Order, Report, Work
-from consensus.protocol.neighbour import Phase, RoundRecord
+from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.server import ServerEngine
 from consensus.protocol.story import Story
 from consensus.protocol.worker import WorkerEngine

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from consensus.errors import ProtocolError
 from consensus.protocol.commands import Command, StartStep
 from consensus.protocol.edge import EdgeState
-from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord
+from consensus.protocol.neighbour import NeighbourEngine
+from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.types import Rank
 
 ROUNDING = 1e-12

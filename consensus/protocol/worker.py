@@ -14,7 +14,7 @@ from consensus.errors import ProtocolError
 from consensus.protocol.commands import Broadcast, Command, Finish, GiveModel, Install, SendControl, StartStep, TakeModel
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelGiven, ModelTaken, PeerLost, StepDone, Tick
 from consensus.protocol.messages import Fetch, Leave, Push, Weights
-from consensus.protocol.neighbour import Exchange, Phase, RoundRecord
+from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.service import PushMode
 from consensus.protocol.story import Story
 from consensus.types import Rank, Seconds

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from consensus.config import RunConfig
 from consensus.driver import RoundTimes
-from consensus.protocol.neighbour import RoundRecord
+from consensus.protocol.rounds import RoundRecord
 from consensus.run.loop import REPORT_EVERY
 from consensus.run.signals import Interruption
 from consensus.run.status import Report, Status

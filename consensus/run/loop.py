@@ -10,7 +10,7 @@ import torch
 from consensus.config import RunConfig
 from consensus.driver import RoundTimes
 from consensus.handle import Handle
-from consensus.protocol.neighbour import RoundRecord
+from consensus.protocol.rounds import RoundRecord
 from consensus.run.ending import Ending
 from consensus.run.gradient import clip, take_gradient
 from consensus.run.prepare import Task

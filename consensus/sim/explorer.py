@@ -39,7 +39,8 @@ from consensus.protocol.decision import Rule
 from consensus.protocol.edge import EdgeState
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick
 from consensus.protocol.messages import Closed, Engage, Established, Leave, Ready
-from consensus.protocol.neighbour import NeighbourEngine, Phase, Weights
+from consensus.protocol.neighbour import NeighbourEngine, Weights
+from consensus.protocol.rounds import Phase
 from consensus.protocol.validate import check_engine
 from consensus.rules.stateless import Stateless
 from consensus.sim.any_time import AnyTime

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from consensus.protocol.decision import ActiveWeights, Close, Rule, View
 from consensus.protocol.edge import Edge, EdgeState
-from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord, Weights, exchange_of
+from consensus.protocol.neighbour import NeighbourEngine, Weights, exchange_of
+from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.story import Story
 from consensus.rules.gap import Gap
 from consensus.rules.stateless import Stateless

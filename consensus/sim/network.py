@@ -17,7 +17,8 @@ from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.decision import Rule
 from consensus.protocol.events import Control
 from consensus.protocol.messages import WIRE_BYTES
-from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord, Weights
+from consensus.protocol.neighbour import NeighbourEngine, Weights
+from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.story import Recorder
 from consensus.rules.stateless import Stateless
 from consensus.sim.kernel import Kernel

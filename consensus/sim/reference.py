@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consensus.errors import ProtocolError
-from consensus.protocol.neighbour import RoundRecord
+from consensus.protocol.rounds import RoundRecord
 from consensus.topology.metropolis import edge_weight
 from consensus.types import Rank, Round
 

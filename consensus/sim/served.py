@@ -25,7 +25,7 @@ from consensus.protocol.commands import (
 )
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelGiven, StepDone
 from consensus.protocol.messages import WIRE_BYTES, Message
-from consensus.protocol.neighbour import Phase, RoundRecord
+from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.server import ServerEngine
 from consensus.protocol.service import SERVER, Factor, PushMode, ServerRule
 from consensus.protocol.shard import FollowingEngine, LeadingEngine, ShardedWorkerEngine

@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 
 from consensus.config import RunConfig
-from consensus.protocol.neighbour import RoundRecord
+from consensus.protocol.rounds import RoundRecord
 from consensus.report.load import LoadedRun
 from consensus.sim.kernel import Kernel
 from consensus.timing import ComputeTime

@@ -12,7 +12,8 @@ from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, M
 from consensus.protocol.edge import EdgeState
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick
 from consensus.protocol.messages import Closed, Engage, Leave, Ready
-from consensus.protocol.neighbour import NeighbourEngine, Phase
+from consensus.protocol.neighbour import NeighbourEngine
+from consensus.protocol.rounds import Phase
 from consensus.protocol.validate import check_engine
 from consensus.rules import build
 from consensus.sim.explore import AnyTime

@@ -18,7 +18,7 @@ import pytest
 from consensus.protocol.commands import Apply, Broadcast, Command, Discard, Finish, GiveModel, Install, SendControl, TakeModel
 from consensus.protocol.events import Applied, Control, Event, GradientTaken, LeaveWanted, ModelGiven, ModelTaken, StepDone
 from consensus.protocol.messages import Message
-from consensus.protocol.neighbour import Phase
+from consensus.protocol.rounds import Phase
 from consensus.protocol.server import ServerEngine
 from consensus.protocol.service import PushMode
 from consensus.protocol.worker import WorkerEngine

@@ -12,7 +12,7 @@ from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import Apply, Broadcast, Command, Discard, Finish, GiveModel, SendControl, TakeModel
 from consensus.protocol.events import Applied, Control, Event, GradientTaken, ModelGiven, ModelSwapped, PeerLost, Tick
 from consensus.protocol.messages import Fetch, Leave, Push, Weights
-from consensus.protocol.neighbour import Phase
+from consensus.protocol.rounds import Phase
 from consensus.protocol.server import REJECTIONS, ServerEngine, check_push
 from consensus.protocol.service import Factor, PushMode
 from consensus.rules.serving import build_server

@@ -8,7 +8,7 @@ from consensus.errors import ProtocolError
 from consensus.protocol.commands import Apply, Broadcast, Discard, Finish, GiveModel, SendControl, TakeModel
 from consensus.protocol.events import Applied, Control, GradientTaken, ModelGiven, ModelTaken, StepDone
 from consensus.protocol.messages import Leave, Order, Push, Report, Weights, Work
-from consensus.protocol.neighbour import Phase
+from consensus.protocol.rounds import Phase
 from consensus.protocol.shard import NOBODY, FollowingEngine, LeadingEngine, ShardedWorkerEngine, orders
 from consensus.rules.backup import Backup
 from consensus.rules.bsp import Bsp

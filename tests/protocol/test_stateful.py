@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.wire import Shuffle, connected
 
-from consensus.protocol.neighbour import Phase
+from consensus.protocol.rounds import Phase
 from consensus.rules import build
 from consensus.sim.explore import AnyTime
 

@@ -11,7 +11,8 @@ from consensus.errors import ProtocolError
 from consensus.protocol.commands import StartStep
 from consensus.protocol.events import Control, ModelSwapped, StepDone
 from consensus.protocol.messages import Engage, Ready
-from consensus.protocol.neighbour import Exchange, NeighbourEngine, Phase, RoundRecord
+from consensus.protocol.neighbour import NeighbourEngine
+from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.validate import check_engine, check_record, check_symmetry
 from consensus.rules import build
 

@@ -10,7 +10,7 @@ from consensus.errors import ProtocolError
 from consensus.protocol.commands import Broadcast, Command, Finish, GiveModel, Install, SendControl, StartStep, TakeModel
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelGiven, ModelTaken, PeerLost, StepDone, Tick
 from consensus.protocol.messages import Fetch, Leave, Push, Weights
-from consensus.protocol.neighbour import Phase
+from consensus.protocol.rounds import Phase
 from consensus.protocol.service import PushMode
 from consensus.protocol.worker import WorkerEngine
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from consensus.protocol.commands import Broadcast, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
 from consensus.protocol.events import Control, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick
 from consensus.protocol.messages import Closed, Engage, Established, Leave, Ready
-from consensus.protocol.neighbour import Exchange, RoundRecord
+from consensus.protocol.rounds import Exchange, RoundRecord
 from consensus.recording.decoding import Cursor, Damaged, Outcome, Truncated, take_entry
 from consensus.recording.encoding import COMMAND_KINDS, LONGEST_REASON, Encoder
 from consensus.rules import build

@@ -13,7 +13,8 @@ from consensus.protocol.commands import Broadcast, Command
 from consensus.protocol.edge import Edge, EdgeState
 from consensus.protocol.events import Event, PeerLost, Tick
 from consensus.protocol.messages import Closed, Engage, Leave
-from consensus.protocol.neighbour import NeighbourEngine, Phase
+from consensus.protocol.neighbour import NeighbourEngine
+from consensus.protocol.rounds import Phase
 from consensus.rules import build
 from consensus.sim.explore import LARGE, SMALL, AnyTime, Explorer, main
 

@@ -13,7 +13,7 @@ from consensus import rules
 from consensus.errors import ConfigError
 from consensus.protocol.events import LeaveWanted, StepDone
 from consensus.protocol.messages import WIRE_BYTES
-from consensus.protocol.neighbour import Phase
+from consensus.protocol.rounds import Phase
 from consensus.protocol.validate import check_symmetry
 from consensus.rules.deadline import Deadline
 from consensus.rules.full import Full

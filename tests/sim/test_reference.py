@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from consensus.errors import ProtocolError
-from consensus.protocol.neighbour import RoundRecord
+from consensus.protocol.rounds import RoundRecord
 from consensus.sim import reference
 from consensus.topology import build
 from consensus.topology.weights import metropolis

@@ -17,7 +17,7 @@ from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import Command, GiveModel, SendControl
 from consensus.protocol.events import Applied, Event, GradientTaken, ModelTaken
 from consensus.protocol.messages import WIRE_BYTES, Push
-from consensus.protocol.neighbour import Phase, RoundRecord
+from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.service import SERVER, PushMode, Verdict
 from consensus.rules.backup import Backup
 from consensus.rules.serving import SERVER_RULES, build_server

@@ -11,7 +11,8 @@ import numpy as np
 from consensus.protocol.commands import Command
 from consensus.protocol.decision import Rule
 from consensus.protocol.events import Event
-from consensus.protocol.neighbour import NeighbourEngine, RoundRecord
+from consensus.protocol.neighbour import NeighbourEngine
+from consensus.protocol.rounds import RoundRecord
 from consensus.protocol.validate import check_engine
 from consensus.sim.network import Network
 from consensus.sim.quadratic import Quadratic

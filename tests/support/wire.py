@@ -24,7 +24,8 @@ from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, M
 from consensus.protocol.decision import ActiveWeights, Close, Decision, Rule, View
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick
 from consensus.protocol.messages import Established, Leave, Message, decode, encode
-from consensus.protocol.neighbour import NeighbourEngine, Phase, RoundRecord
+from consensus.protocol.neighbour import NeighbourEngine
+from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.validate import check_engine, check_symmetry
 
 Adjacency = Mapping[int, Collection[int]]
