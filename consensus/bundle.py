@@ -62,6 +62,28 @@ class Bundle:
             as_bytes(part)[:] = now
 
 
+class Landing:
+    """Where weights arrive while others are in use; twofold, for newer ones may begin to come before those here are in use.
+
+    Parameters
+    ----------
+    flat : FlatModel
+        Whose layout they have.
+
+    Attributes
+    ----------
+    coming, here : Bundle
+        Where the next ones arrive, and those that came last.
+    """
+
+    def __init__(self, flat: FlatModel) -> None:
+        self.coming, self.here = Bundle(flat), Bundle(flat)
+
+    def arrived(self) -> None:
+        """The ones that were coming are here."""
+        self.coming, self.here = self.here, self.coming
+
+
 def share(chunks: int, servers: int, server: int) -> range:
     """The numbers of those of ``chunks`` chunks that are the ``server``-th of ``servers`` servers' part.
 

@@ -37,6 +37,8 @@ from consensus.transport.launched import ends_job
 from consensus.types import Rank, Round, Seconds
 
 _COMPUTING = Phase.COMPUTING
+_OVER = (_COMPUTING, Phase.LEFT, Phase.FINISHED)
+"""What a round ends in: the next step, or, where others say when training is over, none."""
 _FOR_THE_APPLICATION = frozenset({Progress, Stop})
 LOOK_EVERY: Seconds = 0.1
 """How often, at least, a server's application is called."""
@@ -212,7 +214,7 @@ class Driver(Generic[_E]):
         self._mixer.begin()
         self._feed(StepDone())
         if self.engine.phase is not _COMPUTING:
-            self._run_until(_COMPUTING)
+            self._run_until(*_OVER)
         closed = now()
         record = self.engine.last
         assert record is not None
@@ -220,6 +222,11 @@ class Driver(Generic[_E]):
             self._on_round(record, RoundTimes(opened - self._step_began, closed - opened - timed.seconds, timed.seconds))
         self._step_began = now()
         return record
+
+    def hear(self) -> None:
+        """Take in what has come meanwhile, in the middle of a step."""
+        for event in self._transport.poll():
+            self._feed(event)
 
     def _stretch(self, missing: Seconds) -> None:
         transport, interrupted = self._transport, self._interrupted

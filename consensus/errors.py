@@ -32,3 +32,7 @@ class ProtocolError(ConsensusError, RuntimeError):
 
 class NonFiniteLoss(ConsensusError, ArithmeticError):
     """A rank's loss became NaN or infinite."""
+
+
+class CodingError(ConsensusError, RuntimeError):
+    """A gradient cannot be encoded or decoded from the vectors at hand: too few came, or they do not fit together."""

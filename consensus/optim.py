@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 from torch.optim import Optimizer
 
+from consensus.alike import flatten, start_alike
 from consensus.allreduce import AllReduceHandle
-from consensus.bundle import shared_chunk_bytes
+from consensus.coded_handle import attach_coded
 from consensus.errors import ConfigError
-from consensus.flat import FlatModel
 from consensus.handle import Handle
 from consensus.names import suggestion
 from consensus.neighbours import NeighbourHandle, Order
@@ -30,6 +30,8 @@ from consensus.types import Rank, Seconds
 if TYPE_CHECKING:
     import networkx as nx
 
+    from consensus.coding.gradient_code import GradientCode
+
 ALLREDUCE = "allreduce"
 """The rule name under which :func:`attach` averages gradients over all ranks instead."""
 
@@ -38,7 +40,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "weights": ("static", "active"),
     "buffers": ("average", "local"),
     "step_scale": ("none", "participation"),
-    "architecture": ("neighbours", "server"),
+    "architecture": ("neighbours", "server", "coded"),
 }
 
 
@@ -48,7 +50,7 @@ def attach(
     *,
     topology: nx.Graph | str | None = None,
     rule: Any = None,
-    architecture: Literal["neighbours", "server"] = "neighbours",
+    architecture: Literal["neighbours", "server", "coded"] = "neighbours",
     every: int = 1,
     order: Order = "adapt-combine",
     weights: Weights = "static",
@@ -62,8 +64,12 @@ def attach(
     push: PushMode | None = None,
     learning_rate: Factor | str = "constant",
     servers: int = 1,
+    code: GradientCode | None = None,
+    payload: str = "float32",
+    approximate: bool = False,
+    any_kappa: bool = False,
 ) -> Handle:
-    """Make ``optimizer`` average the model with its fastest neighbours after its steps, or step through a parameter server.
+    """Make ``optimizer`` average the model with its fastest neighbours after its steps, or step through a server or a code.
 
     The optimizer is hooked, not replaced: parameter groups, schedulers, clipping, gradient accumulation, GradScaler (a skipped
     step is no round) and ``state_dict`` work as before. All ranks start from rank 0's parameters and buffers. Collective.
@@ -81,9 +87,10 @@ def attach(
         When a round closes: a rule of :mod:`consensus.rules` or its name, "dtur" by default; "allreduce" averages all ranks'
         gradients instead, the baseline. With a server, when it makes an update: a rule of :mod:`consensus.rules.serving` or its
         name, "dbw" by default.
-    architecture : "neighbours" or "server"
+    architecture : "neighbours", "server" or "coded"
         With "server", rank 0 serves: its optimizer makes the updates, its call returns when training is over, and its handle's
-        ``works`` is false. On the other ranks ``optimizer.step()`` pushes the gradient and fetches weights.
+        ``works`` is false. On the other ranks ``optimizer.step()`` pushes the gradient and fetches weights. With "coded" (exact
+        gradients in spite of silent ranks) all ranks call :meth:`consensus.coded_handle.CodedHandle.train` instead of a loop.
     every : int
         Local steps per round, H >= 1.
     order : "adapt-combine" or "combine-adapt"
@@ -117,6 +124,15 @@ def attach(
     servers : int
         With a server: how many ranks serve a share of the model each, ranks 0 to ``servers`` - 1. For models without averaged
         buffers.
+    code : GradientCode, optional
+        With coded gradients: who computes what, as ``consensus.coding.HierarchicalCode([3, 4, 5], parts=24, edge_stragglers=1,
+        worker_stragglers=1)``; rank 0 is the master, the edges come next, then their workers, edge by edge.
+    payload : "float32", "float64" or "bfloat16"
+        With coded gradients: in which dtype they travel.
+    approximate : bool
+        With coded gradients: go on with the nearest gradient that there is when too few ranks are left for the exact one.
+    any_kappa : bool
+        With coded gradients: take a code that amplifies rounding errors more than ``payload`` should have to bear.
 
     Returns
     -------
@@ -150,6 +166,24 @@ def attach(
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ConfigError(f"every = {every!r}, expected a whole number of local steps per round, 1 or more")
     transport = default_transport(comm) if transport is None else transport
+    if architecture == "coded":
+        return attach_coded(
+            model,
+            optimizer,
+            code=_the_code(code, plain=topology is None and recorder is None and rule is None and servers == 1),
+            buffers=buffers,
+            transport=transport,
+            payload=payload,
+            push="wait" if push is None else push,
+            approximate=approximate,
+            any_kappa=any_kappa,
+            stall_warning=stall_warning,
+            on_message=on_message,
+        )
+    if code is not None or payload != "float32" or approximate or any_kappa:
+        raise ConfigError(
+            'code, payload, approximate and any_kappa say how gradients are coded; add architecture="coded", or leave them out'
+        )
     if architecture == "server":
         default = every == 1 and order == "adapt-combine" and weights == "static" and step_scale == "none"
         if topology is not None or recorder is not None or not default:
@@ -185,7 +219,7 @@ def attach(
             raise ConfigError(
                 'rule "allreduce" averages gradients at every step: every, order, weights and step_scale do not apply to it'
             )
-        _start_alike(transport, flat, {"model": flat.signature, "rule": ALLREDUCE})
+        start_alike(transport, flat, {"model": flat.signature, "rule": ALLREDUCE})
         return AllReduceHandle(model, optimizer, flat, transport)
     if isinstance(rule, str):
         if rule not in RULES:
@@ -201,7 +235,7 @@ def attach(
     adjacency = {rank: tuple(sorted(graph[rank])) for rank in sorted(graph)}
     agreed = {"model": flat.signature, "rule": repr(rule), "every": every, "order": order, "weights": weights}
     agreed["topology"] = adjacency
-    _start_alike(transport, flat, agreed)
+    start_alike(transport, flat, agreed)
     return NeighbourHandle(
         model,
         optimizer,
@@ -217,6 +251,17 @@ def attach(
         recorder=recorder,
         step_scale=step_scale,
     )
+
+
+def _the_code(code: GradientCode | None, plain: bool) -> GradientCode:
+    if code is None:
+        raise ConfigError(
+            'architecture = "coded": code is missing: who computes what? For example code=consensus.coding.HierarchicalCode('
+            "[3, 4, 5], parts=24, edge_stragglers=1, worker_stragglers=1)"
+        )
+    if not plain:
+        raise ConfigError('architecture = "coded": topology, rule, recorder and servers do not apply to it; leave them out')
+    return code
 
 
 def attach_served(
@@ -248,7 +293,7 @@ def attach_served(
     # A function's repr has its address, which differs between ranks.
     rate = getattr(factor, "__qualname__", repr(factor))
     agreed = {"model": flat.signature, "rule": repr(rule), "push": push, "learning_rate": rate, "servers": servers}
-    _start_alike(transport, flat, agreed)
+    start_alike(transport, flat, agreed)
     return served_handle(
         model,
         optimizer,
@@ -261,37 +306,3 @@ def attach_served(
         stall_warning=stall_warning,
         on_message=on_message,
     )
-
-
-def flatten(model: nn.Module, optimizer: Optimizer, buffers: Literal["average", "local"], servers: int = 1) -> FlatModel:
-    """The parameters that ``optimizer`` trains as one buffer, in chunks that ``servers`` servers can share out."""
-    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
-    return FlatModel(model, trainable, buffers=buffers, chunk_bytes=shared_chunk_bytes(trainable, servers))
-
-
-def _start_alike(transport: Transport, flat: FlatModel, agreed: dict[str, Any]) -> None:
-    """Check that all ranks were given the same, then copy rank 0's model to all."""
-    if transport.size == 1:
-        return
-    everybody = transport.gather(agreed)
-    first = everybody[0]
-    for name in first:
-        ranks = [rank for rank, theirs in enumerate(everybody) if theirs.get(name) != first[name]]
-        if ranks:
-            other = _short(everybody[ranks[0]].get(name))
-            who = f"rank {ranks[0]} has {other}"
-            if len(ranks) > 1:
-                who = f"ranks {', '.join(map(str, ranks))} have other values: {ranks[0]} has {other}"
-            raise ConfigError(
-                f"{name} differs between ranks: rank 0 has {_short(first[name])}, {who}; "
-                "call consensus.attach with the same arguments on all ranks (and seed a random graph alike)"
-            )
-    state = flat.initial_state()
-    for part in state:
-        transport.broadcast(part)
-    flat.load_initial_state(state)
-
-
-def _short(value: Any, limit: int = 120) -> str:
-    text = str(value)
-    return text if len(text) <= limit else text[:limit] + "..."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from consensus.bundle import Bundle, share
+from consensus.bundle import Bundle, Landing, share
 from consensus.flat import FlatModel
 from consensus.protocol.events import Event, ModelTaken
 from consensus.transport.base import Bytes
@@ -30,7 +30,7 @@ class PushedModel:
         self._shares = [share(len(flat.chunks), servers, server) for server in range(servers)]
         self._came = 0
         self.chunks: Sequence[Bytes] = flat.chunks
-        self._gradient, self._landing, self._here = (Bundle(flat) for _ in range(3))
+        self._gradient, self._landing = Bundle(flat), Landing(flat)
 
     def begin(self) -> None:
         """Nothing to do: the gradient is taken when it is given away."""
@@ -50,7 +50,7 @@ class PushedModel:
 
     def lend(self, peer: Rank, index: int) -> Bytes:
         """Return memory for chunk ``index`` of the newest weights."""
-        return self._landing.chunks[self._shares[peer][index]]
+        return self._landing.coming.chunks[self._shares[peer][index]]
 
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
         """Nothing to do: it is where it belongs."""
@@ -60,9 +60,9 @@ class PushedModel:
         self._came += 1
         if self._came == len(self._shares):
             self._came = 0
-            self._landing, self._here = self._here, self._landing
+            self._landing.arrived()
         return ModelTaken(peer)
 
     def install(self) -> None:
         """Make the weights that came last the model."""
-        self._flat.restore(self._here.bytes)
+        self._flat.restore(self._landing.here.bytes)

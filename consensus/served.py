@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 
 from consensus.bundle import Bundle, share
 from consensus.flat import FlatModel
+from consensus.keeping import Arrivals, Versions
 from consensus.protocol.events import Applied, Event, GradientTaken
 from consensus.region import ACCUMULATED_IN
 from consensus.step_scale import ScaledStep
@@ -39,13 +41,9 @@ class ServedModel:
         self._scaled = ScaledStep(optimizer)
         self.chunks: Sequence[Bytes] = flat.chunks
         self._share = share(len(self.chunks), servers, server)
-        self._slots: dict[Rank, Bundle] = {}
-        # Apart from the versions': what is not of this server's share is never written in a slot, and stays 0.
-        self._spare_slots: list[Bundle] = []
-        self._spare: list[Bundle] = []
-        self._leaving: dict[Rank, Bundle] = {}
-        self._version = Bundle(flat)
-        self._version.copy_weights(flat)
+        # Apart from the versions': what is not of this server's share is never written there, and stays 0.
+        self._kept = Arrivals(partial(Bundle, flat))
+        self._versions = Versions(flat)
         self._gradients = self._bind_gradients()
 
     def _bind_gradients(self) -> list[Tensor]:
@@ -72,8 +70,7 @@ class ServedModel:
 
     def outgoing(self, peer: Rank) -> Sequence[Bytes]:
         """The present version, which stays as it is until it has left for ``peer``."""
-        self._leaving[peer] = self._version
-        return self._version.chunks[self._share.start : self._share.stop]
+        return self._versions.leave(peer).chunks[self._share.start : self._share.stop]
 
     def release(self, peer: Rank, index: int) -> None:
         """Take note that a chunk has left."""
@@ -82,19 +79,11 @@ class ServedModel:
 
     def left(self, peer: Rank) -> None:
         """Nothing is on its way to ``peer`` any more."""
-        version = self._leaving.pop(peer, None)
-        if version is not None and version is not self._version and not self._is_leaving(version):
-            self._spare.append(version)
-
-    def _is_leaving(self, version: Bundle) -> bool:
-        return any(each is version for each in self._leaving.values())
+        self._versions.left(peer)
 
     def lend(self, peer: Rank, index: int) -> Bytes:
         """Return memory for chunk ``index`` of ``peer``'s gradient."""
-        slot = self._slots.get(peer)
-        if slot is None:
-            slot = self._slots[peer] = self._spare_slots.pop() if self._spare_slots else Bundle(self._flat)
-        return slot.chunks[self._share[index]]
+        return self._kept.of(peer).chunks[self._share[index]]
 
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
         """Nothing to do: it is where it belongs."""
@@ -103,7 +92,7 @@ class ServedModel:
 
     def taken(self, peer: Rank) -> Event:
         """A gradient of ``peer`` is here."""
-        return GradientTaken(peer, self._slots[peer].square())
+        return GradientTaken(peer, self._kept.of(peer).square())
 
     def show(self, other: ServedModel) -> None:
         """Copy this server's share of the model into the model of another, where it is nobody's."""
@@ -112,14 +101,12 @@ class ServedModel:
 
     def discard(self, peer: Rank) -> None:
         """Forget the gradient kept of ``peer``, or what there is of it."""
-        slot = self._slots.pop(peer, None)
-        if slot is not None:
-            self._spare_slots.append(slot)
+        self._kept.forget(peer)
 
     @torch.no_grad()
     def apply(self, workers: Sequence[Rank], factor: float) -> Event:
         """Make an update with the mean gradient of ``workers``, its step ``factor`` times as long as the optimizer's."""
-        slots = [self._slots.pop(worker) for worker in workers]
+        slots = self._kept.use(workers)
         square = 0.0
         for region, gradient in enumerate(self._gradients):
             mean = _mean([slot.bodies[region] for slot in slots])
@@ -134,14 +121,8 @@ class ServedModel:
         self._scaled.end()
         tails = [[part[len(body) :] for part, body in zip(slot.parts, slot.bodies, strict=True)] for slot in slots]
         self._flat.pool_rows([1.0 / len(slots)] * len(slots), tails)
-        self._spare_slots += slots
-        self._publish()
+        self._versions.take(self._flat)
         return Applied(square, step)
-
-    def _publish(self) -> None:
-        if self._is_leaving(self._version):
-            self._version = self._spare.pop() if self._spare else Bundle(self._flat)
-        self._version.copy_weights(self._flat)
 
 
 def _mean(bodies: Sequence[Tensor]) -> Tensor:

@@ -332,14 +332,19 @@ class ServerEngine:
         view.workers = tuple(worker for worker in view.workers if worker != who)
         view.held.discard(who)
         self.rule_state = self.rule.departed(who, view, self.rule_state, now)
-        if view.workers:
-            # An update that is being made asks again by itself, if anything is kept.
-            if self._verdict is None:
-                self._judge(None, now)
-            return
-        for worker in view.kept:
-            self._out.append(Discard(worker))
-        view.kept.clear()
+        self._departed(now)
+
+    def _departed(self, now: Seconds) -> None:
+        """One worker fewer: go on with the rest, or leave if there are none."""
+        if not self.view.workers:
+            self._leave()
+        # An update that is being made asks again by itself, if anything is kept.
+        elif self._verdict is None:
+            self._judge(None, now)
+
+    def _leave(self) -> None:
+        self._out += [Discard(worker) for worker in self.view.kept]
+        self.view.kept.clear()
         self._out.append(Broadcast(Leave(self.rank)))
         self.phase = Phase.LEFT
         self._finish_if_over()

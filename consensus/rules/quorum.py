@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from consensus.protocol.service import Arrival, ServerView, Verdict
 from consensus.rules.memoryless import Memoryless
-from consensus.types import Seconds
+from consensus.types import Rank, Seconds
 
 
 class Quorum(Memoryless, ABC):
@@ -42,8 +42,7 @@ class Quorum(Memoryless, ABC):
         """Discard what is late, and update if k gradients of the present version are there."""
         if not view.workers:
             return Verdict("no worker is left"), state
-        # Several may have come while the last update was made, and are late together.
-        late = tuple(worker for worker, each in view.kept.items() if each.version < view.version)
+        late = late_ones(view)
         present = view.kept.keys() - late if late else view.kept.keys()
         n, quota = len(view.workers), self.quota(view, state)
         count = sum(map(present.__contains__, view.workers))
@@ -54,3 +53,8 @@ class Quorum(Memoryless, ABC):
         if late:
             reason = f"late: workers {', '.join(map(str, late))}; {reason}"
         return Verdict(reason, discard=late, release=tuple(worker for worker in late if worker in view.workers)), state
+
+
+def late_ones(view: ServerView) -> tuple[Rank, ...]:
+    """Whose kept gradients are of an older version; several may have come while the last update was made."""
+    return tuple(worker for worker, each in view.kept.items() if each.version < view.version)

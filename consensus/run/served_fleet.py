@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from consensus.alike import flatten
 from consensus.config import RunConfig
 from consensus.flat import FlatModel
-from consensus.optim import flatten
 from consensus.pushed import PushedModel
 from consensus.run.gradient import clip, take_gradient
 from consensus.run.prepare import Task

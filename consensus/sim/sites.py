@@ -55,6 +55,13 @@ class ServerSite(Site, Protocol):
         """Forget the gradient kept of ``peer``."""
 
 
+class RelaySite(ServerSite, Protocol):
+    """An edge's: the weights it passes on, and the coded gradients that it combines."""
+
+    def install(self) -> None:
+        """Pass on the weights that came last."""
+
+
 class _Still:
     """No numbers: a simulation of timing alone."""
 
@@ -99,3 +106,23 @@ class StillServer(_Still):
     def taken(self, peer: Rank) -> Event:
         """A gradient, so to speak."""
         return GradientTaken(peer, 0.0)
+
+
+class StillRelay(StillServer):
+    """An edge without numbers.
+
+    Parameters
+    ----------
+    master : Rank
+        Who sends weights.
+    """
+
+    def __init__(self, master: Rank) -> None:
+        self._master = master
+
+    def install(self) -> None:
+        """Pass nothing on."""
+
+    def taken(self, peer: Rank) -> Event:
+        """Weights of the master, or a coded gradient, so to speak."""
+        return ModelTaken(peer) if peer == self._master else GradientTaken(peer, 0.0)
