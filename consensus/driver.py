@@ -213,7 +213,7 @@ class Driver(Generic[_E]):
                 self._feed(event)
         self._mixer.begin()
         self._feed(StepDone())
-        if self.engine.phase is not _COMPUTING:
+        if self.engine.phase not in _OVER:
             self._run_until(*_OVER)
         closed = now()
         record = self.engine.last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 from pathlib import Path
@@ -12,6 +13,7 @@ from benchmarks import cpu, machine, markdown, memory, overhead, recording, regi
 from benchmarks.__main__ import BENCHMARKS, KEPT, Skipped, main, mnist
 from consensus.config import load
 from consensus.errors import ConfigError, LaunchError
+from tests.ranks import ROOT
 
 PURE = ["sizes", "stats", "markdown", "storage", "stragglers", "regimes", "ranks.sampler"]
 
@@ -21,6 +23,32 @@ def test_examples_in_docstrings(name):
     result = doctest.testmod(importlib.import_module(f"benchmarks.{name}"), optionflags=doctest.ELLIPSIS)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def names_of(path: Path) -> set[str]:
+    """What a module defines or imports at its top level."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda path: path.stem)
+def test_what_benchmarks_import_is_there(path):
+    """Most of them run under MPI alone, where no other test does."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("consensus"):
+            continue
+        module = ROOT.joinpath(*node.module.split("."))
+        source = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+        below = {each.stem for each in module.iterdir()} if module.is_dir() else set()
+        missing = {alias.name for alias in node.names} - names_of(source) - below
+        assert not missing, f"{path.name} imports {missing} from {node.module}"
 
 
 def blocks(bare, ours, step, step_ours, step_ddp):

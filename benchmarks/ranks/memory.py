@@ -13,7 +13,8 @@ from torch import nn
 import consensus
 from benchmarks.ranks.entry import Specification, serve
 from benchmarks.ranks.network import Still, network
-from consensus.transport.mpi import WINDOW, MpiTransport
+from consensus.transport.edge import WINDOW
+from consensus.transport.mpi import MpiTransport
 
 WARM_UP = 20
 

@@ -33,6 +33,9 @@ class Link(Protocol):
     def reserve(self, handler: Callable[[], None]) -> int:
         """Return the number of a new place in ``requests``; when the request there completes, ``handler`` is called."""
 
+    def vacate(self, place: int) -> Any:
+        """Return the request of ``place``, for which the handler is called no more."""
+
 
 class _Direction(ABC):
     """Transfers of one direction, one at a time: chunks start and end in order, however their requests complete."""
@@ -72,6 +75,21 @@ class _Direction(ABC):
             self._link.moving -= 1
             self.busy = False
             self._over()
+
+    def overlooked(self) -> list[int]:
+        """Return the places of the requests that have completed and were not handled."""
+        if not self.busy:
+            return []
+        slots = [index % self._width for index in range(self._done, min(self._done + self._width, self._count))]
+        return [self._places[slot] for slot in slots if not (self._complete[slot] or self._link.requests[self._places[slot]])]
+
+    def cut(self) -> list[Any]:
+        """Give up what is under way and return its requests, of which MPI may still hold the memory."""
+        held = [request for request in map(self._link.vacate, self._places) if request]
+        if self.busy and self._done:
+            self._link.moving -= 1
+        self.busy = False
+        return held
 
     @abstractmethod
     def _begin(self, index: int) -> None:
@@ -136,26 +154,50 @@ class Edge:
         self._receiving = _Receiving(link, peer, tag)
         self._sending = _Sending(link, peer, tag)
         self._halves = 0
+        self._dead = False
 
     @property
     def busy(self) -> bool:
         """Whether a model is under way, or waits for the neighbour to move it."""
         return self._sending.busy or self._receiving.busy
 
+    def overlooked(self) -> list[int]:
+        """Return the places of the requests that have completed and were not handled."""
+        return self._receiving.overlooked() + self._sending.overlooked()
+
+    def cut(self) -> list[Any]:
+        """Give up what is under way, for the neighbour is dead, and ignore what is still asked of this edge.
+
+        Returns
+        -------
+        list
+            The requests of what was under way; MPI may hold their memory for a while.
+        """
+        if self._halves:
+            self._link.moving -= 1
+        self._halves, self._dead = 0, True
+        return self._receiving.cut() + self._sending.cut()
+
     def give(self) -> None:
         """Start to send."""
+        if self._dead:
+            return
         if self._sending.busy:
             raise self._refusal("given to")
         self._sending.send(self._link.parcel.outgoing(self._peer), self._given)
 
     def take(self) -> None:
         """Start to receive."""
+        if self._dead:
+            return
         if self._receiving.busy:
             raise self._refusal("taken from")
         self._receiving.start(self._link.parcel.incoming(self._peer), self._taken)
 
     def swap(self) -> None:
         """Start both directions."""
+        if self._dead:
+            return
         sending, receiving, link = self._sending, self._receiving, self._link
         if sending.busy or receiving.busy:
             raise self._refusal("swapped with")

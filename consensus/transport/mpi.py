@@ -13,6 +13,10 @@ many a silent peer must store. Models go straight from the caller's memory, a fe
 *One list of requests.* It is built by `connect`: the control receives, then a window of chunks for every edge and direction, each
 with its handler in a parallel list. A place whose request is null costs nanoseconds in each look, rebuilding the list far more.
 
+*Deaths.* Where the library lets a job outlive its ranks (:mod:`consensus.transport.failures`), the look at the requests raises when
+a rank dies. What else had completed is then found out request by request; the dead rank's requests are taken from the list.
+Hearsay counts as well: a ``Leave`` on behalf of a rank cuts its edge before the engine, told of the death, gives up its model.
+
 The connection and its channels share that list and call each other; hence one file. What moves models along an edge is in
 :mod:`consensus.transport.edge`.
 """
@@ -22,16 +26,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from consensus.errors import ProtocolError
-from consensus.protocol.events import Control, Event
+from consensus.protocol.events import Control, Event, PeerLost
 from consensus.protocol.messages import WIRE_BYTES, Leave, Message, decode, encode
 from consensus.protocol.outbox import Outbox
 from consensus.transport.base import Bytes, Parcel
 from consensus.transport.edge import Edge
+from consensus.transport.failures import Failures
 from consensus.transport.idle import Idle, cpus, crowded
 from consensus.types import Rank, Round, Seconds
 
@@ -60,7 +66,7 @@ class _Channel:
 
     def __init__(self, link: _Connection, source: int, tag: int, senders: Iterable[Rank]) -> None:
         self.open = set(senders)
-        self._take = link.take
+        self._link = link
         self._buffer = bytearray(WIRE_BYTES)
         self.request = link.comm.Recv_init(self._buffer, source, tag)
         self.request.Start()
@@ -68,38 +74,48 @@ class _Channel:
     def arrived(self, peer: Rank) -> None:
         """Hand out what arrived from ``peer`` and, unless all senders have said goodbye, be ready for more."""
         message = decode(self._buffer)
-        if type(message) is Leave and message.who == peer:
-            self.open.discard(peer)
+        if type(message) is Leave:
+            if message.who == peer:
+                self.open.discard(peer)
+            else:
+                self._link.rumours.append(message.who)
         if self.open:
             self.request.Start()
-        self._take(peer, message)
+        self._link.take(peer, message)
 
 
 class _Connection:
     """What lives from `connect` to `disconnect`."""
 
-    def __init__(self, mpi: Any, comm: MPI.Intracomm, tags: int, neighbours: Sequence[Rank], parcel: Parcel) -> None:
+    def __init__(
+        self, mpi: Any, comm: MPI.Intracomm, failures: Failures, tags: int, neighbours: Sequence[Rank], parcel: Parcel
+    ) -> None:
         self.comm, self.parcel = comm, parcel
         self.requests: list[MPI.Request] = []
-        self.events: list[Event] = []
+        self.events: list[Event] = [PeerLost(peer) for peer in sorted(failures.dead)]
+        self.rumours: list[Rank] = []
         self.moving = self.bytes_sent = 0
-        self._null, self._testsome, self._testall = mpi.REQUEST_NULL, mpi.Request.Testsome, mpi.Request.Testall
+        self._failures, self._caught = failures, failures.caught
+        self._null, self._testsome = mpi.REQUEST_NULL, mpi.Request.Testsome
         self._handlers: list[Callable[[], None]] = []
         self._sends: list[MPI.Request] = []
         self._reap_at = REAP
         self._probes: list[tuple[MPI.Request, Rank]] = []
-        others = [rank for rank in range(comm.Get_size()) if rank != comm.Get_rank()]
-        self._outboxes = {peer: Outbox() for peer in others}
-        self._tag = {peer: tags + (CONTROL if peer in neighbours else NEWS) for peer in others}
-        self._channels = [_Channel(self, peer, tags + CONTROL, [peer]) for peer in neighbours]
-        for peer, channel in zip(neighbours, self._channels, strict=True):
-            self.requests[self.reserve(partial(channel.arrived, peer))] = channel.request
+        others = set(range(comm.Get_size())) - {comm.Get_rank()}
+        living = others - failures.dead
+        self._outboxes = {peer: Outbox() for peer in living}
+        self._tag = {peer: tags + (CONTROL if peer in neighbours else NEWS) for peer in living}
+        self._channels = {peer: _Channel(self, peer, tags + CONTROL, [peer]) for peer in neighbours if peer in living}
+        self._places = {peer: self.reserve(partial(channel.arrived, peer)) for peer, channel in self._channels.items()}
+        for peer, place in self._places.items():
+            self.requests[place] = self._channels[peer].request
         self.edges = {peer: Edge(self, peer, tags + MODEL) for peer in neighbours}
+        for peer in failures.dead.intersection(neighbours):
+            self.edges[peer].cut()
         self._news: _Channel | None = None
         self._status = mpi.Status()
-        if strangers := set(others) - set(neighbours):
+        if strangers := living - set(neighbours):
             self._news = _Channel(self, mpi.ANY_SOURCE, tags + NEWS, strangers)
-            self._channels.append(self._news)
 
     def reserve(self, handler: Callable[[], None]) -> int:
         """Return the number of a new place in the list of requests."""
@@ -107,15 +123,24 @@ class _Connection:
         self._handlers.append(handler)
         return len(self._handlers) - 1
 
+    def vacate(self, place: int) -> MPI.Request:
+        """Return the request of ``place``, which is empty from now on."""
+        request, self.requests[place] = self.requests[place], self._null
+        return request
+
     def take(self, peer: Rank, message: Message) -> None:
-        """Hand out ``message``, a sign of life."""
+        """Hand out ``message``, a sign of life; the last words of a dead rank are void."""
+        outbox = self._outboxes.get(peer)
+        if outbox is None:
+            return
         self.events.append(Control(peer, message))
-        if released := self._outboxes[peer].heard():
+        if released := outbox.heard():
             self._write(peer, released)
 
     def send(self, peer: Rank, message: Message) -> None:
-        """Send ``message``, or hold it while ``peer`` has been silent for long."""
-        if released := self._outboxes[peer].push(message):
+        """Send ``message``, or hold it while ``peer`` has been silent for long, or drop it if ``peer`` is dead."""
+        outbox = self._outboxes.get(peer)
+        if outbox is not None and (released := outbox.push(message)):
             self._write(peer, released)
 
     def _write(self, peer: Rank, messages: list[Message]) -> None:
@@ -128,38 +153,89 @@ class _Connection:
             # A synchronous send completes when the peer has matched it, and so all before it: the sign of life wanted.
             self._probes.append((self.comm.Issend(encode(probe), peer, tag), peer))
         if len(sends) >= self._reap_at:
-            self._testsome(self._sends)
-            self._sends = [request for request in self._sends if request]
+            self._sends = self._failures.sweep(sends)
             self._reap_at = REAP + 2 * len(self._sends)
 
     def poll(self) -> list[Event]:
         """Let MPI progress and hand out what has happened."""
-        if done := self._testsome(self.requests):
+        try:
+            done = self._testsome(self.requests)
+        except self._caught as error:
+            done = self._outlive(error)
+        if done:
             for place in done:
                 self._handlers[place]()
         news = self._news
-        if news is not None and news.open and news.request.Test(self._status):
-            news.arrived(self._status.source)
+        if news is not None and news.open:
+            try:
+                if news.request.Test(self._status):
+                    news.arrived(self._status.source)
+            except self._caught as error:
+                self._lose(self._failures.fallen(error))
         if self._probes:
             self._look_at_probes()
+        if self.rumours:
+            self._believe()
         events, self.events = self.events, []
         return events
 
+    def _outlive(self, error: Exception) -> list[int]:
+        """Retire the requests of the dead, the cause of ``error``; return the places where others have completed meanwhile."""
+        while True:
+            self._lose(self._failures.fallen(error))
+            try:
+                # What has completed is not said where a look raises. A started receive that was completed tests as an idle one.
+                done = [self._places[peer] for peer, channel in self._channels.items() if channel.open and channel.request.Test()]
+            except self._caught as another:
+                error = another
+            else:
+                return done + [place for edge in self.edges.values() for place in edge.overlooked()]
+
+    def _believe(self) -> None:
+        fresh, self.rumours = set(self.rumours) - self._failures.dead, []
+        self._failures.dead |= fresh
+        self._lose(sorted(fresh))
+
+    def _lose(self, dead: Iterable[Rank]) -> None:
+        for peer in dead:
+            self.events.append(PeerLost(peer))
+            del self._outboxes[peer]
+            held = [request for request, to in self._probes if to == peer]
+            self._probes = [(request, to) for request, to in self._probes if to != peer]
+            if peer in self._channels:
+                del self._channels[peer]
+                held += [self.vacate(self._places[peer]), *self.edges[peer].cut()]
+            elif self._news is not None:
+                self._news.open.discard(peer)
+                if not self._news.open:
+                    # Left open it would take what a later connection sends with the same tag.
+                    self._news.request.Cancel()
+                    held.append(self._news.request)
+                    self._news = None
+            self._failures.keep(held)
+
     def _look_at_probes(self) -> None:
-        taken = [peer for request, peer in self._probes if request.Test()]
+        try:
+            taken = [peer for request, peer in self._probes if request.Test()]
+        except self._caught as error:
+            self._lose(self._failures.fallen(error))
+            return
         if taken:
             self._probes = [(request, peer) for request, peer in self._probes if request]
             for peer in taken:
                 if released := self._outboxes[peer].heard():
                     self._write(peer, released)
 
+    def _open_channels(self) -> list[_Channel]:
+        return [*self._channels.values(), *([] if self._news is None else [self._news])]
+
     def leaving(self) -> list[Rank]:
-        """Return the ranks that have not said goodbye yet."""
-        return sorted(rank for channel in self._channels for rank in channel.open)
+        """Return the living ranks that have not said goodbye yet."""
+        return sorted(rank for channel in self._open_channels() for rank in channel.open)
 
     def all_sent(self) -> bool:
-        """Whether MPI has no message of this rank left to send."""
-        return bool(self._testall([*self._sends, *(request for request, _ in self._probes)]))
+        """Whether MPI has no message of this rank left to send, to a living rank."""
+        return not self._failures.sweep([*self._sends, *(request for request, _ in self._probes)])
 
     def moved_with(self) -> list[Rank]:
         """Return the ranks with which a model is under way."""
@@ -167,7 +243,7 @@ class _Connection:
 
     def free(self) -> None:
         """Free the receives, none of which is started."""
-        for channel in self._channels:
+        for channel in self._open_channels():
             channel.request.Free()
 
 
@@ -188,6 +264,7 @@ class MpiTransport:
         self._comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
         self.rank: Rank = self._comm.Get_rank()
         self.size: int = self._comm.Get_size()
+        self._failures = Failures(MPI, self._comm)
         host = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
         self._idle = CROWDED if crowded(host.allgather(cpus())) else ROOMY
         host.Free()
@@ -224,7 +301,7 @@ class MpiTransport:
     def connect(self, neighbours: Sequence[Rank], parcel: Parcel) -> None:
         """Post the receives for every other rank; nothing is sent and nobody is waited for."""
         comm = self._apart("connect")
-        self._link = _Connection(self._mpi, comm, TAGS * (self._connections % 2), neighbours, parcel)
+        self._link = _Connection(self._mpi, comm, self._failures, TAGS * (self._connections % 2), neighbours, parcel)
         self._connections += 1
 
     def send(self, peer: Rank, message: Message) -> None:
@@ -281,21 +358,41 @@ class MpiTransport:
         self._sent_before += link.bytes_sent
         self._link = None
 
+    @property
+    def members(self) -> Sequence[Rank]:
+        """The ranks that took part in the last collective; those that died before it did not."""
+        return self._failures.members
+
     def broadcast(self, buffer: Bytes, root: Rank = 0) -> None:
-        """Collective, in place: everybody's ``buffer`` becomes ``root``'s."""
-        comm = self._apart("broadcast")
-        for part in parts(buffer):
-            comm.Bcast(part, root)
+        """Collective, in place: everybody's ``buffer`` becomes ``root``'s, or the first survivor's if that was dead before."""
+        self._apart("broadcast")
+        source = root if root in self.members else self.members[0]
+
+        def spread(comm: MPI.Intracomm, members: Sequence[Rank]) -> None:
+            if source not in members:
+                raise ProtocolError(f"rank {source} died while it told the others what all are to begin with; start again")
+            for part in parts(buffer):
+                comm.Bcast(part, members.index(source))
+
+        self._failures.together(spread)
 
     def sum(self, buffer: NDArray[Any]) -> None:
-        """Collective, in place: everybody's ``buffer`` becomes the sum over ranks."""
-        comm = self._apart("sum")
-        for part in parts(buffer):
-            comm.Allreduce(self._mpi.IN_PLACE, part, self._mpi.SUM)
+        """Collective, in place: everybody's ``buffer`` becomes the sum over ranks that live."""
+        self._apart("sum")
+        # What a rank put in is needed again if another one dies meanwhile.
+        own = list(parts(buffer.copy())) if self._failures.outlived else repeat(self._mpi.IN_PLACE)
+
+        def total(comm: MPI.Intracomm, members: Sequence[Rank]) -> None:
+            for mine, part in zip(own, parts(buffer), strict=False):
+                comm.Allreduce(mine, part, self._mpi.SUM)
+
+        self._failures.together(total)
 
     def gather(self, item: Any) -> list[Any]:
-        """Collective: everybody's small picklable ``item``, by rank."""
-        return self._apart("gather").allgather(item)
+        """Collective: everybody's small picklable ``item``, in the order of ``members``."""
+        self._apart("gather")
+        items: list[Any] = self._failures.together(lambda comm, members: comm.allgather(item))
+        return items
 
     @property
     def bytes_sent(self) -> int:
@@ -303,8 +400,10 @@ class MpiTransport:
         return self._sent_before + (self._link.bytes_sent if self._link else 0)
 
     def close(self) -> None:
-        """Free the communicator. Collective."""
-        self._apart("close").Free()
+        """Free the communicators. Collective; with dead ranks they are left to the end, for it takes all."""
+        comm = self._apart("close")
+        if self._failures.close():
+            comm.Free()
 
 
 def parts(buffer: NDArray[Any]) -> Iterator[NDArray[Any]]:

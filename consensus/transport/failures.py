@@ -1,0 +1,173 @@
+"""Ranks that die, where the MPI library lets the others live on: ULFM, of Open MPI 5 under ``mpirun --with-ft ulfm``.
+
+*Noticing.* Nobody polls. Some receive is always open for every rank, and when its rank dies, the next look at the requests
+raises; so does a receive from anybody, until the death is acknowledged. What the error does not say, MPI tells when asked.
+Without ULFM nothing of that is caught: a dead rank ends the job, as ever.
+
+*Collectives* go over a communicator of their own. When one fails anywhere its communicator is revoked, so that nobody waits in it
+for a rank that has gone on; then everybody agrees on whether it worked everywhere, and if not repeats it among the survivors.
+Agreement took 15 us with 2 ranks and 40 us with 4, on one host; without it, a rank that has its result could not know of others
+that have none.
+
+Ranks that end with a code other than 0, by ``os._exit`` say, are not noticed by Open MPI's launcher (5.0.11) under ULFM; those
+that a signal ended are, and an exception under ``python -m mpi4py`` ends the job.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from consensus.errors import ProtocolError
+from consensus.types import Rank
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+ENABLED = "OMPI_MCA_mpi_ft_enable"
+"""The variable by which Open MPI's launcher tells its ranks, and users of other launchers tell the library, to live on."""
+
+_YES = frozenset({"1", "t", "true", "y", "yes", "on", "enabled"})
+
+_T = TypeVar("_T")
+
+
+def outlives(mpi: Any, comm: MPI.Intracomm, environment: Mapping[str, str] | None = None) -> bool:
+    """Return whether this job goes on when a rank dies.
+
+    Parameters
+    ----------
+    mpi : module
+        ``mpi4py.MPI``.
+    comm : mpi4py.MPI.Intracomm
+        Asked whether the library knows of failures at all.
+    environment : mapping, optional
+        The environment variables; those of the process by default.
+    """
+    if (os.environ if environment is None else environment).get(ENABLED, "").lower() not in _YES:
+        return False
+    try:
+        comm.Get_failed()
+    except (NotImplementedError, mpi.Exception):
+        return False
+    return True
+
+
+class Failures:
+    """What one rank knows of the deaths among the ranks of a communicator.
+
+    Parameters
+    ----------
+    mpi : module
+        ``mpi4py.MPI``.
+    comm : mpi4py.MPI.Intracomm
+        Carries messages from rank to rank; if the job outlives its ranks it is duplicated (a collective call), for collectives.
+
+    Attributes
+    ----------
+    outlived : bool
+        Whether this job goes on when a rank dies.
+    caught : tuple of exception classes
+        For ``except``: MPI's if the job goes on, none otherwise. What was caught belongs to :meth:`fallen` or :meth:`expect`.
+    dead : set of Rank
+        Those known to have died.
+    members : sequence of Rank
+        Who takes part in collectives, ascending. It changes in collectives alone, and alike at all survivors.
+    """
+
+    def __init__(self, mpi: Any, comm: MPI.Intracomm) -> None:
+        self._mpi, self._comm = mpi, comm
+        self.outlived = outlives(mpi, comm)
+        self.caught: tuple[type[Exception], ...] = (mpi.Exception,) if self.outlived else ()
+        self.dead: set[Rank] = set()
+        self.members: Sequence[Rank] = range(comm.Get_size())
+        self._deaths = frozenset({mpi.ERR_PROC_FAILED, mpi.ERR_PROC_FAILED_PENDING, mpi.ERR_IN_STATUS, mpi.ERR_REVOKED})
+        self._kept: list[MPI.Request] = []
+        self._joint = comm
+        if self.outlived:
+            comm.Set_errhandler(mpi.ERRORS_RETURN)
+            self._joint = comm.Dup()
+
+    def expect(self, error: Any) -> None:
+        """Raise ``error`` again unless a death may be its cause."""
+        if error.Get_error_class() not in self._deaths:
+            raise error
+
+    def fallen(self, error: Any) -> list[Rank]:
+        """Return the ranks whose death, not known yet, is the cause of ``error``.
+
+        Raises
+        ------
+        Exception
+            ``error`` itself, if no death is.
+        """
+        self.expect(error)
+        failed = self._comm.Get_failed()
+        self._comm.Ack_failed(failed.Get_size())  # the receive from anybody goes on
+        fresh = sorted(set(self._ranks(failed)) - self.dead)
+        # Without a new death it can only be the receive from anybody: another rank has told of the death already.
+        if not fresh and error.Get_error_class() != self._mpi.ERR_PROC_FAILED_PENDING:
+            raise error
+        self.dead.update(fresh)
+        return fresh
+
+    def keep(self, requests: Sequence[MPI.Request]) -> None:
+        """Hold ``requests`` to or from a dead rank, and so their memory, into which MPI might still write, to the end."""
+        self._kept += requests
+
+    def sweep(self, sends: list[MPI.Request]) -> list[MPI.Request]:
+        """Return those of ``sends`` that are under way; what was on its way to a dead rank is none of them."""
+        while True:
+            try:
+                self._mpi.Request.Testsome(sends)
+            except self.caught as error:
+                self.expect(error)  # each look that raises completes at least one
+            else:
+                return [request for request in sends if request]
+
+    def together(self, operation: Callable[[MPI.Intracomm, Sequence[Rank]], _T]) -> _T:
+        """Return what ``operation`` does on a communicator of all survivors; it is repeated among those that are left.
+
+        Parameters
+        ----------
+        operation : callable
+            Called with a communicator and the numbers of its ranks; a collective that may be begun again.
+        """
+        if not self.outlived:
+            return operation(self._joint, self.members)
+        while True:
+            result, error = self._attempt(operation)
+            if self._agreed(error is None):
+                return result[0]
+            survivors = self._joint.Shrink()
+            survivors.Set_errhandler(self._mpi.ERRORS_RETURN)
+            members = self._ranks(survivors.Get_group())
+            if len(members) == len(self.members):
+                raise ProtocolError(f"a collective call failed at one of the ranks {list(members)} though none has died") from error
+            self._joint, self.members = survivors, members
+
+    def _attempt(self, operation: Callable[[MPI.Intracomm, Sequence[Rank]], _T]) -> tuple[list[_T], Exception | None]:
+        try:
+            return [operation(self._joint, self.members)], None
+        except self.caught as error:
+            self.expect(error)
+            self._joint.Revoke()
+            return [], error
+
+    def _agreed(self, worked: bool) -> bool:
+        try:
+            return bool(self._joint.Agree(worked))
+        except self.caught as error:
+            self.expect(error)  # raised alike at all survivors
+            return False
+
+    def _ranks(self, group: MPI.Group) -> list[Rank]:
+        return [int(rank) for rank in group.Translate_ranks(range(group.Get_size()), self._comm.Get_group())]
+
+    def close(self) -> bool:
+        """Free what was duplicated, and return whether all ranks are there to do such things: they are collective."""
+        complete = not self.dead and len(self.members) == self._comm.Get_size()
+        if complete and self.outlived:
+            self._joint.Free()
+        return complete
