@@ -197,6 +197,8 @@ class MasterHandle(CodedHandle):
             self.worst_residual = max(self.worst_residual, residual)
             if on_update is not None:
                 on_update(loss, samples, residual)
+            if until is not None and until():
+                engine.limit = engine.round + 1  # this very update is the last
 
         def look() -> None:
             if until is not None and engine.phase is Phase.OPEN and until():

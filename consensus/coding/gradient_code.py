@@ -69,6 +69,11 @@ class GradientCode:
         """Whether workers send to the master, past the edges."""
         return not self.edges
 
+    @property
+    def loads(self) -> tuple[int, ...]:
+        """How many parts each worker computes, edge by edge."""
+        return tuple(len(parts) for row in self._shares for parts, _ in row)
+
     def node(self, edge: int, worker: int) -> int:
         """A worker's number in the layer that it sends to: its own at its edge, that among all workers at a direct master."""
         self._share(edge, worker)

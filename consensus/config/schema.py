@@ -8,6 +8,9 @@ import networkx as nx
 from pydantic import Field, model_validator
 
 from consensus import rules, timing, topology
+from consensus.coding import GradientCode
+from consensus.coding.layout import Layout
+from consensus.config.coding import CODED_RULES, SELECTED, Coding
 from consensus.config.partition import Partition
 from consensus.config.section import Above, Count, Index, OpenSection, Section
 from consensus.data.catalogue import DATASETS
@@ -109,7 +112,7 @@ class Topology(OpenSection):
 
 
 class WaitRule(OpenSection):
-    """The wait rule and its parameters, a server rule, or the all-reduce baseline."""
+    """The wait rule and its parameters, a server rule, the all-reduce baseline, or a scheme of coded gradients."""
 
     name: str = "dtur"
 
@@ -121,19 +124,25 @@ class WaitRule(OpenSection):
     @property
     def is_served(self) -> bool:
         """Whether this is a rule of a parameter server."""
-        return not self.is_allreduce and self.name not in rules.RULES and self.name in _server_rules()
+        return not (self.is_allreduce or self.is_coded) and self.name not in rules.RULES and self.name in _server_rules()
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether this is a scheme of coded gradients."""
+        return self.name in CODED_RULES
 
     @model_validator(mode="after")
     def _exists(self) -> WaitRule:
-        if self.is_allreduce:
+        if self.is_allreduce or self.is_coded:
             if self.parameters:
-                raise ConfigError(f"{ALLREDUCE} takes no parameters, got {', '.join(self.parameters)}")
+                instead = "; what a scheme takes is in the section [coding]" if self.is_coded else ""
+                raise ConfigError(f"{self.name} takes no parameters, got {', '.join(self.parameters)}{instead}")
         elif self.is_served:
             self.build_served()
         elif self.name in rules.RULES:
             self.build()
         else:
-            near = suggestion(self.name, [*rules.RULES, ALLREDUCE, *_server_rules()])
+            near = suggestion(self.name, [*rules.RULES, ALLREDUCE, *_server_rules(), *CODED_RULES])
             raise ParameterError("rule", [f"name = {self.name!r}: unknown rule; {near}"])
         return self
 
@@ -295,12 +304,13 @@ def _shards(servers: int, size: int) -> nx.Graph[int]:
 class RunConfig(Section):
     """A whole run file."""
 
-    architecture: Literal["neighbours", "server"] | None = None
+    architecture: Literal["neighbours", "server", "coded"] | None = None
     run: Run
     topology: Topology = Topology()
     rule: WaitRule = WaitRule()
     exchange: Exchange = Exchange()
     server: Server = Server()
+    coding: Coding = Coding()
     stragglers: Stragglers = Stragglers()
     network: Network = Network()
     data: Data = Data()
@@ -310,11 +320,19 @@ class RunConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _server_has_its_own_default_rule(cls, table: Any) -> Any:
-        if isinstance(table, dict) and table.get("architecture") == "server":
-            rule = table.get("rule", {})
-            if isinstance(rule, dict) and "name" not in rule:
-                return {**table, "rule": {"name": "dbw", **rule}}
+    def _architectures_have_their_own_default_rules(cls, table: Any) -> Any:
+        if not isinstance(table, dict):
+            return table
+        rule, coding = table.get("rule", {}), table.get("coding", {})
+        if not (isinstance(rule, dict) and isinstance(coding, dict)):
+            return table
+        default = {"server": "dbw", "coded": "hgc"}.get(str(table.get("architecture")))
+        scheme = coding.get("scheme", default)
+        if "name" not in rule and scheme is not None:
+            rule = {"name": scheme, **rule}
+            table = {**table, "rule": rule}
+        if rule.get("name") in CODED_RULES:
+            table = {**table, "coding": {**coding, "scheme": rule["name"]}}
         return table
 
     @property
@@ -322,24 +340,57 @@ class RunConfig(Section):
         """Whether rank 0 is a parameter server; the rule's name tells."""
         return self.rule.is_served
 
+    @property
+    def codes(self) -> bool:
+        """Whether gradients are coded, by a master, edges and workers; the rule's name tells."""
+        return self.rule.is_coded
+
+    @property
+    def kind(self) -> Literal["neighbours", "server", "coded"]:
+        """The architecture."""
+        return "server" if self.serves else "coded" if self.codes else "neighbours"
+
+    def layout(self, size: int) -> Layout:
+        """Who is what, with coded gradients."""
+        return self.coding.layout(self.rule.name, size)
+
+    def first_worker(self, size: int) -> Rank:
+        """The first of ``size`` ranks that trains; servers, or a master and its edges, come before it."""
+        return self.server.servers if self.serves else self.layout(size).edges.stop if self.codes else 0
+
+    def holders(self, size: int) -> int:
+        """How many of ``size`` ranks, the first ones, have a model that counts, or a share of it."""
+        return self.server.servers if self.serves else 1 if self.codes else size
+
     def workers(self, size: int) -> int:
         """How many of ``size`` ranks train."""
-        return size - self.server.servers if self.serves else size
+        return size - self.first_worker(size)
 
-    def worker(self, rank: Rank) -> int:
-        """The number of a rank among those that train, which its data and its step times go by; below 0 for a server."""
-        return rank - self.server.servers if self.serves else rank
+    def worker(self, rank: Rank, size: int) -> int:
+        """The number of a rank among those that train, which its data and its step times go by; below 0 if it does not."""
+        return rank - self.first_worker(size)
+
+    def shares(self, size: int) -> int:
+        """Into how many shares the data are divided: one for each rank that trains, or the parts of a code."""
+        return self.coding.count_parts(self.layout(size)) if self.codes else self.workers(size)
+
+    def code(self, size: int) -> GradientCode:
+        """The code of coded gradients."""
+        return self.coding.build(self.rule.name, size, self.run.seed)
 
     def graph(self, size: int) -> nx.Graph[int]:
         """Who exchanges with whom."""
-        if not self.serves:
-            return self.topology.build(size, self.run.seed)
-        return _shards(self.server.servers, size)
+        if self.serves:
+            return _shards(self.server.servers, size)
+        if self.codes:
+            layout = self.layout(size)
+            return nx.Graph([(layout.above(rank), rank) for rank in range(1, size)])
+        return self.topology.build(size, self.run.seed)
 
     @model_validator(mode="after")
     def _agrees(self) -> RunConfig:
         problems = self._of_architecture()
-        without = self.rule.is_allreduce or self.serves
+        without = self.rule.is_allreduce or self.kind != "neighbours"
         closes_apart = not without and rules.RULES[self.rule.name].active_weights is ActiveWeights.REFUSED
         if self.exchange.weights == "active" and closes_apart:
             fitting = [name for name, rule in rules.RULES.items() if rule.active_weights is not ActiveWeights.REFUSED]
@@ -354,23 +405,30 @@ class RunConfig(Section):
         return self
 
     def _of_architecture(self) -> list[str]:
+        if self.architecture not in (None, self.kind):
+            fitting = {"neighbours": [*rules.RULES, ALLREDUCE], "server": _server_rules(), "coded": [*CODED_RULES]}
+            names = fitting[str(self.architecture)]
+            first = {"neighbours": "dtur", "server": "dbw", "coded": "hgc"}[str(self.architecture)]
+            return [
+                f"architecture = {self.architecture!r}: rule {self.rule.name!r} is of another kind, expected one of "
+                f"{', '.join(names)}, as in --set rule.name={first}"
+            ]
         problems = []
-        if self.architecture is not None and (self.architecture == "server") != self.serves:
-            fitting = _server_rules() if self.architecture == "server" else [*rules.RULES, ALLREDUCE]
-            problems.append(
-                f"architecture = {self.architecture!r}: rule {self.rule.name!r} is of the other kind, expected one of "
-                f"{', '.join(fitting)}, as in --set rule.name={'dbw' if self.architecture == 'server' else 'dtur'}"
-            )
-        elif not self.serves:
-            if self.server != Server():
-                problems.append(f"server: rule {self.rule.name!r} has no server; leave the section out, or name a server rule")
-        else:
+        if not self.serves and self.server != Server():
+            problems.append(f"server: rule {self.rule.name!r} has no server; leave the section out, or name a server rule")
+        if not self.codes and self.coding != Coding():
+            problems.append(f"coding: rule {self.rule.name!r} codes nothing; leave the section out, or name one of its schemes")
+        if self.kind != "neighbours":
             default = Exchange()
+            whom = "a parameter server" if self.serves else "coded gradients"
             problems += [
-                f"exchange.{key} = {value!r}: does not apply to a parameter server; leave it out"
+                f"exchange.{key} = {value!r}: does not apply to {whom}; leave it out"
                 for key, value in self.exchange
                 if key != "buffers" and value != getattr(default, key)
             ]
+        if self.codes and self.run.on_nan == "ignore":
+            problems.append("run.on_nan = 'ignore': a coded gradient with a NaN in it spoils all of them; leave it out")
+        if self.serves:
             if self.server.servers > 1 and self.optimizer.clip_norm is not None:
                 problems.append(
                     f"optimizer.clip_norm = {self.optimizer.clip_norm:g}: none of {self.server.servers} servers has the whole "
@@ -407,7 +465,8 @@ class RunConfig(Section):
 
     def _misfits(self, size: int) -> list[str]:
         problems = self.network.misfits(size)
-        model = self.stragglers.build()
+        if self.codes:
+            return problems + self._misfits_of_code(size)
         if self.serves and size <= self.server.servers:
             ranks = f"{size} rank{'s' * (size > 1)}"
             return [*problems, f"server.servers = {self.server.servers} with {ranks}: expected one rank or more that works"]
@@ -418,9 +477,24 @@ class RunConfig(Section):
                 self.topology.build(size, self.run.seed)
         except ConfigError as error:
             problems.append(f"{'rule' if self.serves else 'topology'}: {error}")
+        return problems + self._misfits_of_stragglers(self.workers(size))
+
+    def _misfits_of_code(self, size: int) -> list[str]:
+        try:
+            workers = self.workers(size)
+            if self.rule.name != SELECTED or self.coding.system is not None:
+                self.code(size).check_dtype(self.coding.payload, allow=self.coding.any_kappa)
+        except ParameterError as error:
+            return [f"coding.{problem}" for problem in error.problems]
+        except ConfigError as error:
+            return [f"coding: {error}"]
+        return self._misfits_of_stragglers(workers)
+
+    def _misfits_of_stragglers(self, workers: int) -> list[str]:
+        model = self.stragglers.build()
         try:
             if model is not None:
-                model.fit(self.workers(size))
+                model.fit(workers)
         except ParameterError as error:
-            problems += [f"stragglers.{problem}" for problem in error.problems]
-        return problems
+            return [f"stragglers.{problem}" for problem in error.problems]
+        return []

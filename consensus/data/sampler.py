@@ -94,6 +94,16 @@ class Sampler:
         self._position = min(start + self._batch_size, self._epoch_size)
         return self._order[start : self._position]
 
+    def seek(self, batch: int) -> None:
+        """Go to the ``batch``-th batch of the walk, from 0, as if those before it had been drawn."""
+        if batch < 0:
+            raise ConfigError(f"batch {batch}: expected 0 or more")
+        epoch, place = divmod(batch, -(-self._epoch_size // self._batch_size))
+        self._position = place * self._batch_size
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = self._shuffled()
+
     def _identity(self) -> dict[str, int]:
         return {
             "seed": self._seed,

@@ -93,6 +93,19 @@ class EndByMessage(Ending):
         return self.reason is not None
 
 
+class EndByMaster(Ending):
+    """The master alone judges, and the others hear of it by its leaving."""
+
+    def bind(self, handle: Handle) -> None:
+        """See :class:`Ending`; nobody has to be told anything."""
+
+    def look(self, seconds: Seconds, rounds: int) -> bool:
+        """See :class:`Ending`."""
+        if self.reason is None:
+            self.reason = self._judge(seconds, rounds)
+        return self.reason is not None
+
+
 class EndByVote(Ending):
     """All ranks stop after the same step: one that wants to votes for it, and the next step tells all."""
 

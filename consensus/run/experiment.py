@@ -14,14 +14,16 @@ from typing import NamedTuple
 
 import torch
 
+from consensus.coded_handle import CodedHandle, MasterHandle, attach_coded
 from consensus.config import RunConfig
 from consensus.config.schema import ALLREDUCE
 from consensus.handle import Handle
 from consensus.optim import attach, attach_served
 from consensus.recording.folder import file_name
 from consensus.recording.writer import MIB, EventWriter
+from consensus.run.coded_course import CodedCourse
 from consensus.run.curves import draw_curves
-from consensus.run.ending import EndByMessage, EndByVote, Ending
+from consensus.run.ending import EndByMaster, EndByMessage, EndByVote, Ending
 from consensus.run.evaluation import Evaluated, Evaluator
 from consensus.run.folder import SNAPSHOTS, agree_on_folder
 from consensus.run.loop import Course, Loop
@@ -33,14 +35,13 @@ from consensus.run.signals import Interruption
 from consensus.run.snapshots import Recorder, SnapshotFolder, snapshot_folder
 from consensus.run.status import Report
 from consensus.run.stops import Tally
-from consensus.run.summary import RankResult, rank_result, summarise
+from consensus.run.summary import RankResult, coding_of, rank_result, summarise
 from consensus.run.watch import TargetWatch
 from consensus.serving import ServerHandle
 from consensus.trace import TraceWriter
 from consensus.transport.base import Transport
 from consensus.transport.idle import cpus
 from consensus.transport.straggler import StragglerTransport
-from consensus.types import Rank
 
 
 def run(config: RunConfig, transport: Transport, *, report: Report | None = None) -> Path:
@@ -112,29 +113,26 @@ class _Trained(NamedTuple):
 
 def _train(site: _Site, task: Task) -> _Trained:
     config, rank = site.config, site.transport.rank
+    keeps_models = rank < config.holders(site.transport.size)
     with ExitStack() as stack:
         ending = _ending(site)
         watch = stack.enter_context(TargetWatch(site.folder)) if rank == 0 and config.run.stop.target is not None else None
         ending.watch = watch
         # A second model costs memory; during training it is there only where snapshots need buffers that are not exchanged.
-        own = config.exchange.buffers == "local" and _keeps_models(config, rank)
+        own = config.exchange.buffers == "local" and keeps_models
         evaluator = Evaluator(config, task.dataset) if own else None
         events = _event_writer(site)
         if events is not None:
             stack.enter_context(events)
         handle = site.handle = stack.enter_context(_attach(site, task, ending, events))
-        loop: Course = (
-            Service(config, task, handle, ending, site.report)
-            if isinstance(handle, ServerHandle)
-            else Loop(config, task, handle, ending, site.report)
-        )
+        loop = _course(site, task, handle, ending)
         started = time.time()
         if events is not None:
             events.set_clock(loop.origin, started)
         if config.run.trace:
             path = site.folder / f"trace-{rank}.jsonl"
             loop.trace(stack.enter_context(TraceWriter(path, rank, loop.origin, started)))
-        if _keeps_models(config, rank):
+        if keeps_models:
             take = handle.flat.snapshot if evaluator is None else lambda: evaluator.copy_of(task.model)
             marks = config.evaluation
             recorder = Recorder(site.snapshots, rank, marks.every, marks.marks, take, loop.counts)
@@ -148,15 +146,18 @@ def _train(site: _Site, task: Task) -> _Trained:
         return _Trained(result, evaluator or Evaluator(config, task.dataset), watch.finish() if watch is not None else [])
 
 
-def _keeps_models(config: RunConfig, rank: Rank) -> bool:
-    """Whether the model of ``rank`` counts: with a server its own alone does."""
-    return not config.serves or config.worker(rank) < 0
+def _course(site: _Site, task: Task, handle: Handle, ending: Ending) -> Course:
+    if isinstance(handle, CodedHandle):
+        return CodedCourse(site.config, task, handle, ending, site.report)
+    if isinstance(handle, ServerHandle):
+        return Service(site.config, task, handle, ending, site.report)
+    return Loop(site.config, task, handle, ending, site.report)
 
 
 def _event_writer(site: _Site) -> EventWriter | None:
     """What records this rank's events, if they are wanted and there are any. Collective."""
     config, transport = site.config, site.transport
-    if not config.run.record or config.rule.is_allreduce or config.serves:
+    if not config.run.record or config.rule.is_allreduce or config.kind != "neighbours":
         return None
     # The folder's name would not do: two hosts may have made one of the same name.
     run = transport.gather(uuid.uuid4().hex)[0]
@@ -167,8 +168,28 @@ def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None)
     config, transport = site.config, site.transport
     seed, exchange = config.run.seed, config.exchange
     stragglers = config.stragglers.build()
-    if stragglers is not None and config.worker(transport.rank) >= 0:
-        transport = StragglerTransport(transport, stragglers.stream(config.worker(transport.rank), seed))
+    worker = config.worker(transport.rank, transport.size)
+    code = config.code(transport.size) if config.codes else None
+    if stragglers is not None and worker >= 0:
+        stream = stragglers.stream(worker, seed)
+        transport = StragglerTransport(transport, stream if code is None else stream.times(code.loads[worker]))
+    if code is not None:
+        coding = config.coding
+        coded = attach_coded(
+            task.model,
+            task.optimizer,
+            code=code,
+            buffers=exchange.buffers,
+            transport=transport,
+            payload=coding.payload,
+            push=coding.push,
+            approximate=coding.approximate,
+            any_kappa=coding.any_kappa,
+            stall_warning=config.run.stall_warning,
+            on_message=ending.hear,
+        )
+        ending.bind(coded)
+        return coded
     if config.serves:
         served = attach_served(
             task.model,
@@ -205,6 +226,8 @@ def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None)
 
 def _ending(site: _Site) -> Ending:
     config, size = site.config, site.transport.size
+    if config.codes:
+        return EndByMaster(config, Tally(size, config.run.stop.samples, config.data.batch), site.interruption)
     if config.rule.is_allreduce:
         # In step, so that ranks know each other's counts without a word.
         return EndByVote(config, Tally(size, None, config.data.batch), site.interruption)
@@ -228,8 +251,10 @@ def _evaluate(site: _Site, trained: _Trained, started: datetime) -> None:
         write_metrics(site.folder, metrics)
         draw_curves({config.rule.name: metrics}, site.folder / "curves.png")
         shutil.rmtree(site.folder / SNAPSHOTS)
-        server = site.handle.decides if isinstance(site.handle, ServerHandle) else None
-        write_summary(site.folder, summarise(config, started, ranks, metrics, server=server))
+        handle = site.handle
+        server = handle.decides if isinstance(handle, ServerHandle) else None
+        coding = coding_of(handle.code, handle.engine, handle.worst_residual) if isinstance(handle, MasterHandle) else None
+        write_summary(site.folder, summarise(config, started, ranks, metrics, server=server, coding=coding))
     transport.gather(None)  # no rank says that the results are there before they are
 
 

@@ -57,8 +57,8 @@ class Ledger:
         self._kernel, self._interruption, self._report = kernel, interruption, report
         self._wanted, self._traces = stop.samples, config.run.trace
         # Updates are counted where they are made; and a server is not asked whether it stops.
-        self._counted = [0] if config.serves else range(size)
-        self._reporter = config.server.servers if config.serves else 0
+        self._counted = range(size) if config.kind == "neighbours" else [0]
+        self._reporter = 0 if config.codes else config.first_worker(size)
         self._own = [0] * size
         self._statistics = [Statistics() for _ in range(size)]
         self._reasons: list[Ended | None] = [None] * size

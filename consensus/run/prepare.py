@@ -74,13 +74,13 @@ def prepare_all(config: RunConfig, size: int, ranks: Iterable[Rank]) -> list[Tas
     steps = recipe(config.optimizer)
     dataset = load_data(config)
     seed, data = config.run.seed, config.data
-    shares = partition(dataset.train.labels, config.workers(size), data.partition.build(), seed)
+    shares = partition(dataset.train.labels, config.shares(size), data.partition.build(), seed)
     tasks = []
     for rank in ranks:
         model = build_model(config, dataset)
         optimizer = steps.optimizer(model.parameters())
         scheduler = steps.scheduler(optimizer) if steps.scheduler is not None else None
-        worker = max(config.worker(rank), 0)  # a server draws no samples
+        worker = 0 if config.codes else max(config.worker(rank, size), 0)  # a server draws no samples
         tasks.append(Task(dataset, Sampler(shares[worker], data.batch, seed, worker), model, optimizer, scheduler))
     return tasks
 

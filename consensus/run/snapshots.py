@@ -127,7 +127,7 @@ class SnapshotFolder:
 
 def snapshot_folder(config: RunConfig, path: Path, size: int) -> SnapshotFolder:
     """The models of a run of ``size`` ranks: those of all ranks, or the servers' alone."""
-    return SnapshotFolder(path, config.server.servers if config.serves else size)
+    return SnapshotFolder(path, config.holders(size))
 
 
 class Recorder:

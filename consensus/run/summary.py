@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from consensus import __version__
+from consensus.coding import GradientCode
 from consensus.config import RunConfig
 from consensus.config.section import OpenSection
 from consensus.handle import Handle
@@ -73,6 +75,7 @@ def summarise(
     *,
     simulated: bool = False,
     server: ServerEngine | None = None,
+    coding: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Put together ``summary.json``.
 
@@ -90,15 +93,18 @@ def summarise(
         Whether the clock was a virtual one.
     server
         The parameter server's engine, if there was one.
+    coding
+        What :func:`coding_of` says, if gradients were coded.
     """
     ended = agree([(result.ended, result.ended_at) for result in ranks])
     last = metrics[-1]
     return {
         "name": config.run.name,
-        "architecture": "server" if config.serves else "neighbours",
+        "architecture": config.kind,
         "rule": _named(config.rule),
-        "topology": None if config.serves else _named(config.topology),
+        "topology": _named(config.topology) if config.kind == "neighbours" else None,
         "server": None if server is None else _of_server(server, config.server.servers),
+        "coding": None if coding is None else {**coding, "payload": config.coding.payload, "push": config.coding.push},
         "ranks": len(ranks),
         "seed": config.run.seed,
         "simulated": simulated,
@@ -119,10 +125,28 @@ def _named(section: OpenSection) -> dict[str, Any]:
     return section.model_dump(by_alias=True, exclude_none=True)
 
 
+def coding_of(code: GradientCode, master: ServerEngine, residual: float) -> dict[str, Any]:
+    """What ``summary.json`` says of coded gradients; ``residual`` is the largest of all updates."""
+    return {
+        "workers_per_edge": list(code.workers_per_edge),
+        "relayed": not code.direct,
+        "parts": code.parts,
+        "load": code.load,
+        "needed": {"master": code.master.needed, "edges": [layer.needed for layer in code.edges]},
+        "kappa": round(code.kappa, 3),
+        "updates": master.round,
+        "discarded": _by_rank(master.discarded),
+        "worst_residual": residual,
+    }
+
+
+def _by_rank(counts: Counter[int]) -> dict[str, int]:
+    return {str(rank): count for rank, count in sorted(counts.items())}
+
+
 def _of_server(engine: ServerEngine, servers: int) -> dict[str, Any]:
-    by_rank = {"discarded": engine.discarded, "rejected": engine.rejected}
-    named = {name: {str(rank): count for rank, count in sorted(counts.items())} for name, counts in by_rank.items()}
-    return {"servers": servers, "push": engine.push, "updates": engine.round, "gradients": engine.arrived, **named}
+    told = {"servers": servers, "push": engine.push, "updates": engine.round, "gradients": engine.arrived}
+    return {**told, "discarded": _by_rank(engine.discarded), "rejected": _by_rank(engine.rejected)}
 
 
 def _of_rank(result: RankResult) -> dict[str, Any]:

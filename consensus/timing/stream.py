@@ -23,5 +23,9 @@ class Stream:
         """The duration of the next step, seconds."""
         return next(self._draws)
 
+    def times(self, factor: float) -> Stream:
+        """The rest of this stream, each duration multiplied."""
+        return Stream(factor * draw for draw in self._draws)
+
     def __iter__(self) -> Iterator[Seconds]:
         return self._draws
