@@ -62,7 +62,7 @@ class AllReduceHandle(Handle):
         transport.sum(self._sum)
         summed = transport.now()
         self.stop_agreed = bool(self._sum[-1] > 0)
-        total /= self.size
+        total /= len(transport.members)
         at = 0
         for parameter in self._parameters:
             if parameter.grad is None:

@@ -36,8 +36,8 @@ BufferPolicy: TypeAlias = Literal["average", "local"]
 Place: TypeAlias = tuple[torch.device, torch.dtype]
 """Where numbers live: tensors with the same place share one contiguous buffer."""
 
-SumInPlace: TypeAlias = Callable[[NDArray[Any]], None]
-"""Makes a NumPy array the sum of all ranks' arrays, in place."""
+MeanInPlace: TypeAlias = Callable[[NDArray[Any]], None]
+"""Makes a NumPy array the mean of all ranks' arrays, in place."""
 
 
 class Slot(NamedTuple):
@@ -127,19 +127,18 @@ class Tail:
         pooled[self._variances] += weights @ spread
         return torch.from_numpy(pooled)
 
-    def pool_over(self, row: Tensor, sum_in_place: SumInPlace, size: int) -> Tensor:
-        """As :meth:`pool`, of all ``size`` ranks with equal shares.
+    def pool_over(self, row: Tensor, mean_in_place: MeanInPlace) -> Tensor:
+        """As :meth:`pool`, of all ranks with equal shares.
 
-        Two sums, so that no variance is a difference of large numbers.
+        Two means, so that no variance is a difference of large numbers.
         """
         pooled, own = wide(row).copy(), wide(row)
-        sum_in_place(pooled.view(np.float64))
-        pooled /= size
+        mean_in_place(pooled.view(np.float64))
         spread = own[self._means] - pooled[self._means]
         if spread.size:
             spread *= spread
-            sum_in_place(spread.view(np.float64))
-            pooled[self._variances] += spread / size
+            mean_in_place(spread.view(np.float64))
+            pooled[self._variances] += spread
         return torch.from_numpy(pooled)
 
     def _replaced(self) -> Iterator[tuple[Tensor, Tensor]]:

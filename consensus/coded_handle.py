@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import logging
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,21 @@ from consensus.types import Rank, Round, Seconds
 PartLoss: TypeAlias = Callable[[int, int], tuple[Tensor, int]]
 """``part_loss(step, part)``: the sum of the losses of that part's samples at that step, and how many samples these are."""
 
-_LOG = logging.getLogger("consensus")
+
+class Share(NamedTuple):
+    """The parts that the worker ``rank`` computes, and what each is multiplied by."""
+
+    rank: Rank
+    parts: tuple[int, ...]
+    coefficients: list[float]
+
+
+def share_of(code: GradientCode, layout: Layout, rank: Rank) -> Share:
+    """What a working rank computes."""
+    seat = layout.seat(rank)
+    if seat is None:
+        raise ConfigError(f"rank {rank} is no worker")
+    return Share(rank, code.assignment(*seat), code.coefficients(*seat).tolist())
 
 
 class CodedHandle(ServedHandle):
@@ -145,8 +159,6 @@ class MasterHandle(CodedHandle):
     ----------
     engine : MasterEngine
         Decides.
-    worst_residual : float
-        Of all updates so far: how far a decoded gradient was from the exact one, 0 to rounding.
     """
 
     def __init__(
@@ -174,7 +186,6 @@ class MasterHandle(CodedHandle):
             limit=None,
             now=transport.now(),
         )
-        self.worst_residual = 0.0
         self._serving = False
         self._parcel = MasterModel(flat, payload, code.master, below.start, approximate, optimizer)
         self._driver = Driver(
@@ -186,6 +197,11 @@ class MasterHandle(CodedHandle):
             on_round=self._count_round,
         )
 
+    @property
+    def worst_residual(self) -> float:
+        """How far from exact a decoded gradient was at most, 0 to rounding."""
+        return self._parcel.worst_residual
+
     def _train(
         self, part_loss: PartLoss, steps: Round | None, until: Callable[[], bool] | None, on_update: OnUpdate | None
     ) -> None:
@@ -194,7 +210,6 @@ class MasterHandle(CodedHandle):
 
         def updated(loss: float, samples: int, residual: float) -> None:
             engine.loss = loss
-            self.worst_residual = max(self.worst_residual, residual)
             if on_update is not None:
                 on_update(loss, samples, residual)
             if until is not None and until():
@@ -271,7 +286,7 @@ class CodedWorkerHandle(CodedHandle):
     ----------
     engine : CodedWorkerEngine
         Decides.
-    parts : tuple of int
+    share : Share
         The parts whose gradients it computes.
     """
 
@@ -293,10 +308,7 @@ class CodedWorkerHandle(CodedHandle):
     ) -> None:
         super().__init__(model, optimizer, flat, transport, code)
         rank = transport.rank
-        seat = self.layout.seat(rank)
-        assert seat is not None
-        self.parts = code.assignment(*seat)
-        self._coefficients = code.coefficients(*seat).tolist()
+        self.share = share_of(code, self.layout, rank)
         self.engine = CodedWorkerEngine(rank, self.layout.above(rank), MASTER, transport.size, push=push)
         self._parcel = CodedWorkerModel(flat, payload)
         self._driver = Driver(
@@ -313,46 +325,70 @@ class CodedWorkerHandle(CodedHandle):
         self, part_loss: PartLoss, steps: Round | None, until: Callable[[], bool] | None, on_update: OnUpdate | None
     ) -> None:
         engine, driver = self.engine, self._driver
+
+        def useless() -> bool:
+            driver.hear()
+            return engine.interrupted
+
         while engine.phase is Phase.COMPUTING:
-            encode(self.optimizer, part_loss, engine, self.parts, self._coefficients, self._parcel, driver.hear)
+            loss = encode(self._parcel, self.optimizer, part_loss, self.share, engine.version, useless)
+            engine.loss = math.nan if loss is None else loss
             driver.exchange()
         driver.drain()
 
 
 def encode(
+    parcel: CodedWorkerModel,
     optimizer: Optimizer,
     part_loss: PartLoss,
-    engine: CodedWorkerEngine,
-    parts: tuple[int, ...],
-    coefficients: list[float],
-    parcel: CodedWorkerModel,
-    hear: Callable[[], None],
-) -> None:
-    """Compute a worker's coded gradient of the weights that it has, or stop midway if it is of no use any more.
+    share: Share,
+    step: int,
+    useless: Callable[[], bool],
+) -> float | None:
+    """Compute a worker's coded gradient of the weights that it has.
 
     Each loss is multiplied by its part's coefficient before it is differentiated, and gradients add up where they always do: so
     coding costs no pass over them.
+
+    Parameters
+    ----------
+    parcel : CodedWorkerModel
+        Takes it.
+    optimizer : Optimizer
+        Of the model.
+    part_loss : callable
+        See :data:`PartLoss`.
+    share : Share
+        What this worker computes.
+    step : int
+        The weights' version.
+    useless : callable
+        Asked before each part: whether to stop, because nothing of it is wanted any more.
+
+    Returns
+    -------
+    float or None
+        The mean loss of the worker's samples; None if it stopped.
     """
-    step = engine.version
     optimizer.zero_grad()
     total = samples = plain = computed = 0.0
     with _own_generator():
-        for part, coefficient in zip(parts, coefficients, strict=True):
-            hear()
-            if engine.interrupted:
-                return
-            torch.manual_seed(_seed(step, part))
+        for part, coefficient in zip(share.parts, share.coefficients, strict=True):
+            if useless():
+                return None
+            torch.manual_seed(seed_of(step, part))
             loss, count = part_loss(step, part)
             torch.autograd.backward(loss * coefficient)
             value = loss.item()
             total, samples = total + coefficient * value, samples + coefficient * count
             plain, computed = plain + value, computed + count
-    parcel.encode(total, samples, lambda: f"the gradient of rank {engine.rank} at step {step}, of parts {list(parts)},")
-    engine.loss = plain / max(computed, 1.0)
+    parcel.encode(total, samples, lambda: f"the gradient of rank {share.rank} at step {step}, of parts {list(share.parts)},")
     optimizer.zero_grad()
+    return plain / max(computed, 1.0)
 
 
-def _seed(step: int, part: int) -> int:
+def seed_of(step: int, part: int) -> int:
+    """The seed of torch's generator for a part at a step."""
     digest = hashlib.blake2b(f"{step} {part}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -153,6 +153,8 @@ class MasterModel(_Gathering):
         super().__init__(flat, payload, layer, first, approximate)
         self._optimizer = optimizer
         self.on_update: OnUpdate = lambda loss, samples, residual: None
+        self.worst_residual = 0.0
+        """Of all updates so far."""
 
     @torch.no_grad()
     def apply(self, senders: Sequence[Rank], factor: float) -> Event:
@@ -168,6 +170,7 @@ class MasterModel(_Gathering):
         with torch.enable_grad():
             self._optimizer.step()
         self._versions.take(self._flat)
+        self.worst_residual = max(self.worst_residual, self.residual)
         self.on_update(loss / max(count, 1.0), samples, self.residual)
         return Applied(float(torch.linalg.vector_norm(mean)) ** 2, step)
 

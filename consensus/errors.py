@@ -36,3 +36,7 @@ class NonFiniteLoss(ConsensusError, ArithmeticError):
 
 class CodingError(ConsensusError, RuntimeError):
     """A gradient cannot be encoded or decoded from the vectors at hand: too few came, or they do not fit together."""
+
+
+class CheckpointError(ConsensusError, RuntimeError):
+    """A checkpoint is missing, damaged, of something else, or holds what no checkpoint can."""

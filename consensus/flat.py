@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from consensus.buffers import ALIGNMENT, BufferPolicy, Place, SumInPlace, averaged_buffers, fixed
+from consensus.buffers import ALIGNMENT, BufferPolicy, MeanInPlace, Place, averaged_buffers, fixed
 from consensus.errors import ConfigError, ProtocolError
 from consensus.region import ACCUMULATED_IN, EXCHANGEABLE, Arriving, Region, as_bytes
 from consensus.transport.base import CHUNK_BYTES, Bytes
@@ -319,20 +319,18 @@ class FlatModel:
             region.host.copy_(torch.from_numpy(data).view(region.host.dtype))
             region.publish()
 
-    def mean_over(self, sum_in_place: SumInPlace, size: int) -> None:
+    def mean_over(self, mean_in_place: MeanInPlace) -> None:
         """Replace what is exchanged by its mean over ranks (collective, not while a round is open).
 
         Parameters
         ----------
-        sum_in_place : callable
-            Makes an array (float32 or float64, one-dimensional or pairs) its sum over ranks, in place.
-        size : int
-            Number of ranks.
+        mean_in_place : callable
+            Makes an array (float32 or float64, one-dimensional or pairs) its mean over ranks, in place.
         """
         self._check_views()
         for region in self._regions:
             region.open()
-            region.average(sum_in_place, size)
+            region.average(mean_in_place)
             region.publish()
 
     def initial_state(self) -> list[Bytes]:

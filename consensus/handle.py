@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
@@ -124,10 +125,14 @@ class Handle(ABC):
 
     def _agree(self) -> None:
         """Make the model what all ranks have in common: the mean. Collective, nothing is under way."""
-        self.flat.mean_over(self.transport.sum, self.size)
+        self.flat.mean_over(self._mean)
+
+    def _mean(self, numbers: NDArray[Any]) -> None:
+        self.transport.sum(numbers)
+        numbers /= len(self.transport.members)  # which only the sum has found out
 
     def average(self) -> None:
-        """Replace the model by the mean over all ranks (final consensus); with a parameter server, by the server's.
+        """Replace the model by the mean over all living ranks (final consensus); with a parameter server, by the server's.
 
         Collective: every rank must call it, each as late as it likes; the call waits for the last. Training may go on afterwards.
         """

@@ -6,7 +6,8 @@ the first on PATH. In a virtual environment with an MPI wheel in it this is the 
 site's MPI (a module, a distribution's packages) it is the site's.
 
 *Which options.* Ranks may outnumber the processors and are not bound to them: they spend much of their time waiting, and a
-launcher that binds puts two of them on one processor while others idle.
+launcher that binds puts two of them on one processor while others idle. Where the MPI library can let a job outlive its ranks,
+it is told to.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from consensus.errors import LaunchError
+from consensus.transport.failures import PARTING
 
 INSTALL = (
     "install an MPI library: pip install 'consensus-sgd[mpi]' brings Open MPI, or load your site's module, or "
@@ -67,7 +69,11 @@ class Vendor:
     pass_on : str
         The option before the name of a variable that ranks on other hosts are to have; empty if they get all.
     survival : str
-        The options with which a job outlives one of its ranks; empty if there are none.
+        The options with which a job outlives its ranks; empty if there are none.
+    able : tuple of (str, str, str)
+        A program beside ``mpirun``, its option, and the line it prints if the library was built for these options.
+    surviving : mapping
+        Variables that go with these options.
     environment : mapping
         Variables that give waiting ranks' processors to those that compute; the user's own values stay.
     as_root : mapping
@@ -80,6 +86,8 @@ class Vendor:
     hostfile: str = "-f"
     pass_on: str = ""
     survival: str = ""
+    able: tuple[str, str, str] = ("", "", "")
+    surviving: Mapping[str, str] = field(default_factory=_variables)
     environment: Mapping[str, str] = field(default_factory=_variables)
     as_root: Mapping[str, str] = field(default_factory=_variables)
 
@@ -93,6 +101,8 @@ VENDORS = (
         hostfile="--hostfile",
         pass_on="-x",
         survival="--with-ft ulfm",
+        able=("ompi_info", "--parsable", "options:ft_mpi_support:yes"),
+        surviving=_variables(**{PARTING: "1"}),
         environment=_variables(OMPI_MCA_mpi_yield_when_idle="1"),
         as_root=_variables(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1"),
     ),
@@ -151,13 +161,22 @@ def command(
     launcher = find(mpirun)
     kind = vendor(launcher)
     env = dict(os.environ if environment is None else environment)
-    settings = {"OMP_NUM_THREADS": "1", **kind.environment, **(kind.as_root if _is_root() else {})}
+    extra = list(extra)
+    survival = kind.survival.split() if survives(launcher, kind) else []
+    if survival and survival[0] in extra:
+        survival = []  # the user says whether, and how
+    settings = {
+        "OMP_NUM_THREADS": "1",
+        **kind.environment,
+        **(kind.surviving if survival else {}),
+        **(kind.as_root if _is_root() else {}),
+    }
     for name, value in settings.items():
         env.setdefault(name, value)
     passed = [word for name in _PASSED_ON if kind.pass_on and name in env for word in (kind.pass_on, name)]
     hosts = [] if hostfile is None else [kind.hostfile, str(_existing(hostfile))]
     python = [sys.executable, "-m", "mpi4py", *program]
-    return Launch([str(launcher), "-n", str(n), *kind.options, *passed, *hosts, *extra, *python], env)
+    return Launch([str(launcher), "-n", str(n), *kind.options, *survival, *passed, *hosts, *extra, *python], env)
 
 
 def find(mpirun: str | os.PathLike[str] | None = None) -> Path:
@@ -212,6 +231,13 @@ def vendor(mpirun: Path) -> Vendor:
         raise LaunchError(f"{mpirun} --version fails; {INSTALL}")
     unknown = Vendor(version.strip().split("\n")[0] or "unknown", ())
     return next((kind for kind in VENDORS if any(mark in version for mark in kind.marks)), unknown)
+
+
+def survives(mpirun: Path, kind: Vendor) -> bool:
+    """Whether the library of ``mpirun`` can let a job outlive its ranks."""
+    program, option, line = kind.able
+    said = _ask([str(mpirun.with_name(program)), option]) if program else None
+    return said is not None and line in said.split("\n")
 
 
 def announced(environment: Mapping[str, str] | None = None) -> int | None:

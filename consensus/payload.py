@@ -88,7 +88,7 @@ class Payload:
 class CodedVector:
     """A coded gradient, and the sums of losses and of samples that belong to it.
 
-    Losses and counts are coded with the same coefficients, in float64, so they come back as those of all parts, whoever is silent.
+    Losses and counts are coded with the same coefficients, in float64, and come back as those of all parts, whoever is silent.
 
     Parameters
     ----------

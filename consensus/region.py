@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from consensus.buffers import ALIGNMENT, Place, SumInPlace, Tail
+from consensus.buffers import ALIGNMENT, MeanInPlace, Place, Tail
 from consensus.errors import ConfigError
 from consensus.transport.base import Bytes
 
@@ -186,16 +186,15 @@ class Region:
             self.tail.pack()
         return self.flat.to("cpu", copy=True)
 
-    def average(self, sum_in_place: SumInPlace, size: int) -> None:
+    def average(self, mean_in_place: MeanInPlace) -> None:
         """Replace the host's numbers by their mean over ranks."""
         body = self.host[: self.body]
         if self.body:
             total = body.to(self.accumulated_in)  # the body itself where the dtype is the same
-            sum_in_place((torch.view_as_real(total) if total.is_complex() else total).numpy())
-            total /= size
+            mean_in_place((torch.view_as_real(total) if total.is_complex() else total).numpy())
             body.copy_(total)
         if self.tail:
-            self.row.copy_(self.tail.pool_over(self.row, sum_in_place, size))
+            self.row.copy_(self.tail.pool_over(self.row, mean_in_place))
 
 
 class Arriving:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from consensus.coded_handle import CodedHandle, CodedWorkerHandle, RelayHandle
+from consensus.coded_handle import CodedHandle, CodedWorkerHandle, RelayHandle, seed_of
 from consensus.coding import GradientCode
 from consensus.optim import attach
 from consensus.protocol.service import Arrival, ServerView, Verdict
@@ -128,8 +128,6 @@ def train(
 
 def reference(steps: int, parts: int, dtype: torch.dtype = torch.float64) -> list[np.ndarray]:
     """One process that computes every part once at every step."""
-    from consensus.coded_handle import _seed
-
     model = network(dtype)
     optimizer, part_loss = momentum(model), loss_of(model)
     seen = []
@@ -137,7 +135,7 @@ def reference(steps: int, parts: int, dtype: torch.dtype = torch.float64) -> lis
         optimizer.zero_grad()
         count = 0
         for part in range(parts):
-            torch.manual_seed(_seed(step, part))
+            torch.manual_seed(seed_of(step, part))
             loss, n = part_loss(step, part)
             loss.backward()
             count += n

@@ -176,15 +176,16 @@ def test_mean_over_ranks_pools_statistics() -> None:
     norm.get_buffer("running_mean").fill_(1000.0)
     (flat,) = flatten([norm])
 
-    def sum_in_place(array: NDArray[Any]) -> None:
+    def mean_in_place(array: NDArray[Any]) -> None:
         # The other rank's weight and bias are zero, its mean is 1002 and its variance 1, so its squared deviation from 1001 is 1.
         if array.dtype == np.float64 and array.size == 32:
             array[0] += 1002.0
             array[16] += 1.0
         elif array.dtype == np.float64:
             array[0] += 1.0
+        array /= 2
 
-    flat.mean_over(sum_in_place, 2)
+    flat.mean_over(mean_in_place)
     assert norm.get_buffer("running_mean").item() == 1001.0
     assert norm.get_buffer("running_var").item() == 2.0
 

@@ -67,20 +67,20 @@ def exchange(flats: Sequence[FlatModel], pairs: Sequence[tuple[int, int]], weigh
 
 
 def on_all(flats: Sequence[FlatModel], act: Callable[[FlatModel, Callable[[NDArray[Any]], None]], None]) -> None:
-    """Run ``act`` at all ranks, one thread each, with a sum that is collective."""
+    """Run ``act`` at all ranks, one thread each, with a mean that is collective."""
     arrays: list[NDArray[Any]] = [np.empty(0)] * len(flats)
     barrier = threading.Barrier(len(flats), timeout=30)
 
     def work(rank: int) -> None:
-        def total(array: NDArray[Any]) -> None:
+        def mean(array: NDArray[Any]) -> None:
             arrays[rank] = array
             barrier.wait()
-            result = sum(other.copy() for other in arrays)
+            result = sum(other.copy() for other in arrays) / len(arrays)
             barrier.wait()
             array[...] = result
             barrier.wait()
 
-        act(flats[rank], total)
+        act(flats[rank], mean)
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(flats))]
     for thread in threads:
@@ -363,7 +363,7 @@ def test_mean_over_ranks(dtype: torch.dtype, staging: bool | None) -> None:
         module = nn.Sequential(nn.BatchNorm1d(4), nn.ParameterList([nn.Parameter(torch.full((9,), 3.0 * rank, dtype=dtype))]))
         module[0].get_buffer("running_mean").fill_(rank)
         modules.append(module)
-    on_all([flatten(module, staging=staging) for module in modules], lambda flat, total: flat.mean_over(total, 3))
+    on_all([flatten(module, staging=staging) for module in modules], lambda flat, mean: flat.mean_over(mean))
     for module in modules:
         torch.testing.assert_close(module[1][0].detach(), torch.full((9,), 3.0, dtype=dtype))
         torch.testing.assert_close(module[0].get_buffer("running_mean"), torch.ones(4))
@@ -373,7 +373,7 @@ def test_mean_over_ranks(dtype: torch.dtype, staging: bool | None) -> None:
 def test_mean_over_one_rank_changes_nothing() -> None:
     flat = flatten(Mixed())
     before = [data.tobytes() for data in flat.snapshot()]
-    flat.mean_over(lambda array: None, 1)
+    flat.mean_over(lambda array: None)
     assert [data.tobytes() for data in flat.snapshot()] == before
 
 

@@ -19,8 +19,9 @@ LAYERS = [
     {"rules"},
     {"sim", "transport"},
     {
-        "alike", "allreduce", "buffers", "bundle", "checkpoint", "coded_handle", "coded_models", "data", "driver", "flat", "handle",
-        "keeping", "models", "neighbours", "optim", "payload", "pushed", "recording", "region", "replay", "served", "serving", "statistics", "step_scale", "trace",
+        "alike", "allreduce", "buffers", "bundle", "checkpoint", "coded_handle", "coded_models", "data", "driver", "flat",
+        "handle", "keeping", "models", "neighbours", "optim", "payload", "pushed", "recording", "region", "replay", "served",
+        "serving", "statistics", "step_scale", "trace",
     },
     {"config", "doctor", "launcher", "report", "run", "whatif"},
     {"cli", "__main__"},

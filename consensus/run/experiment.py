@@ -69,6 +69,8 @@ def run(config: RunConfig, transport: Transport, *, report: Report | None = None
         If a loss becomes NaN or infinite and ``run.on_nan`` is "stop".
     """
     config.check(transport.size)
+    if config.codes:
+        config.code(transport.size)  # nothing is written before all is known to be right
     site = _Site(config, transport, report if transport.rank == 0 else None)
     try:
         with Interruption() as site.interruption, _threads(transport):

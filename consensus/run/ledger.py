@@ -39,6 +39,8 @@ class Ledger:
 
     Attributes
     ----------
+    kernel : Kernel
+        As given.
     samples : int
         Over all ranks.
     loss : callable
@@ -54,7 +56,7 @@ class Ledger:
     ) -> None:
         stop = config.run.stop
         self._conditions = Conditions(stop.samples, stop.seconds, stop.rounds)
-        self._kernel, self._interruption, self._report = kernel, interruption, report
+        self.kernel, self._interruption, self._report = kernel, interruption, report
         self._wanted, self._traces = stop.samples, config.run.trace
         # Updates are counted where they are made; and a server is not asked whether it stops.
         self._counted = range(size) if config.kind == "neighbours" else [0]
@@ -76,7 +78,7 @@ class Ledger:
 
     def exchanged(self, rank: Rank, record: RoundRecord, compute: Seconds) -> None:
         """Count a round of a network; averaging takes no virtual time."""
-        now = self._kernel.now
+        now = self.kernel.now
         self._count_round(rank, record, RoundTimes(compute, now - record.opened_at, 0.0))
 
     def reduced(self, rank: Rank, compute: Seconds, wait: Seconds) -> None:
@@ -86,7 +88,7 @@ class Ledger:
     def _count_round(self, rank: Rank, record: RoundRecord | None, times: RoundTimes) -> None:
         self._statistics[rank].add(record, times)
         if self._traces:
-            self.traced[rank].append((record, times, self._kernel.now))
+            self.traced[rank].append((record, times, self.kernel.now))
 
     # -- ends -----------------------------------------------------------------------------------------------------------
 
@@ -111,7 +113,7 @@ class Ledger:
             return Ended.INTERRUPTED
         if self.target_reached:
             return Ended.TARGET
-        return self._conditions.met(samples=self.samples, seconds=self._kernel.now, rounds=rounds)
+        return self._conditions.met(samples=self.samples, seconds=self.kernel.now, rounds=rounds)
 
     def _tell(self, over: bool) -> None:
         now = time.monotonic()
@@ -123,7 +125,7 @@ class Ledger:
         """Where the run is."""
         first = self._statistics[0]
         rounds, backups = first.rounds, first.mean_backups
-        return Status(self._kernel.now, self.samples, self._wanted, rounds, self.loss(), backups, evaluating)
+        return Status(self.kernel.now, self.samples, self._wanted, rounds, self.loss(), backups, evaluating)
 
     # -- sums -----------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from consensus.errors import ConfigError
 from consensus.flat import FlatModel
 from consensus.protocol.server import ServerEngine
 from consensus.run import served_fleet
+from consensus.run.coded_simulation import CodedSimulation
 from consensus.run.curves import draw_curves
 from consensus.run.evaluation import Evaluated, quality
 from consensus.run.fleet import Fleet
@@ -35,6 +36,7 @@ from consensus.serving import default_push
 from consensus.sim.kernel import Kernel
 from consensus.sim.lockstep import Lockstep
 from consensus.sim.network import Network
+from consensus.sim.nodes import NodeNetwork
 from consensus.sim.plant import Still
 from consensus.sim.served import ServedNetwork
 from consensus.sim.sites import ServerSite, StillServer, StillWorker, WorkerSite
@@ -78,7 +80,7 @@ def simulate(config: RunConfig, *, timing: bool = False, report: Report | None =
     kernel = Kernel()
     with Interruption() as interruption, _quiet_and_alone():
         ledger = Ledger(config, size, kernel, interruption, report)
-        models = _models(config, size, timing, ledger)
+        models = _models(config, size, compute, timing, ledger)
         # Nothing is written before all is known to be right.
         folder = make_folder(config, size, datetime.now().astimezone())
         ranks = _ranks(config, size, compute, models, ledger, kernel)
@@ -87,7 +89,9 @@ def simulate(config: RunConfig, *, timing: bool = False, report: Report | None =
         results = [ledger.result(rank, ranks.bytes_sent(rank), ranks.ended_at[rank]) for rank in range(size)]
         if report is not None:
             report(ledger.status(evaluating=True))
-        _write(config, folder, ledger, results, marks, ranks.engine if isinstance(ranks, ServedNetwork) else None)
+        server = ranks.engine if isinstance(ranks, ServedNetwork) else None
+        coding = None if models.coded is None else models.coded.told()
+        _write(config, folder, ledger, results, marks, server, coding)
     return folder
 
 
@@ -162,10 +166,15 @@ class _Models(NamedTuple):
     served: tuple[Sequence[ServerSite], Sequence[WorkerSite]] | None
     quality: Callable[[], Quality]
     nbytes: int
+    coded: CodedSimulation | None = None
 
 
-def _models(config: RunConfig, size: int, timing: bool, ledger: Ledger) -> _Models:
+def _models(config: RunConfig, size: int, compute: ComputeTime, timing: bool, ledger: Ledger) -> _Models:
     given = config.network.model_bytes
+    if config.codes:
+        nbytes = given if given is not None else _model_bytes(config)
+        coded = CodedSimulation(config, size, compute, timing, ledger, ledger.kernel, nbytes)
+        return _Models(None, None, coded.quality, nbytes, coded)
     if timing:
         nbytes = given if given is not None else _model_bytes(config)
         first = config.server.servers
@@ -215,9 +224,11 @@ def _ranks(
     models: _Models,
     ledger: Ledger,
     kernel: Kernel,
-) -> Network | Lockstep | ServedNetwork:
+) -> Network | Lockstep | NodeNetwork:
     link, exchange, seed = config.network.build(), config.exchange, config.run.seed
     plant, model_bytes = models.plant, models.nbytes
+    if models.coded is not None:
+        return models.coded.network
     streams = [compute.stream(worker, seed) for worker in range(config.workers(size))]
     if plant is None:
         assert models.served is not None
@@ -275,7 +286,7 @@ class _Marks:
         config: RunConfig,
         kernel: Kernel,
         ledger: Ledger,
-        ranks: Network | Lockstep | ServedNetwork,
+        ranks: Network | Lockstep | NodeNetwork,
         quality: Callable[[], Quality],
     ) -> None:
         self._every, self._limit = config.evaluation.every, config.evaluation.marks
@@ -310,7 +321,13 @@ class _Marks:
 
 
 def _write(
-    config: RunConfig, folder: Path, ledger: Ledger, results: list[RankResult], marks: _Marks, server: ServerEngine | None
+    config: RunConfig,
+    folder: Path,
+    ledger: Ledger,
+    results: list[RankResult],
+    marks: _Marks,
+    server: ServerEngine | None,
+    coding: dict[str, Any] | None,
 ) -> None:
     if config.run.trace:
         for rank, rounds in enumerate(ledger.traced):
@@ -322,7 +339,7 @@ def _write(
     metrics = to_metrics(marks.lines(max(result.ended_at for result in results)))
     write_metrics(folder, metrics)
     draw_curves({config.rule.name: metrics}, folder / "curves.png")
-    write_summary(folder, summarise(config, EPOCH, results, metrics, simulated=True, server=server))
+    write_summary(folder, summarise(config, EPOCH, results, metrics, simulated=True, server=server, coding=coding))
 
 
 @contextmanager

@@ -21,6 +21,10 @@ by the second. The two directions between two ranks are independent and may over
 start when the event of the one before has been handed out. Whoever gives blocks nobody, however late the taker is, and the other
 way round; between the two it matters not who asks first.
 
+*Deaths.* Where ranks may die and the others go on, a death is one ``PeerLost``, handed out at every rank that had no goodbye of the
+dead one (at others perhaps), and first thing in later connections. Afterwards nothing of that rank is handed out and what is asked
+for it is dropped; a model under way is given up without a call of the parcel or an event. Collectives go on among the living.
+
 *Ends.* The last message of a channel is a ``Leave``: after it arrived the transport keeps no receive open for that rank.
 Nothing is ever cancelled, so :meth:`Transport.disconnect` may be called only after Finish, when all of them have come and all
 that was given has been taken.
@@ -76,7 +80,11 @@ class Transport(Protocol):
 
     @property
     def size(self) -> int:
-        """How many ranks there are."""
+        """How many ranks there were to begin with."""
+
+    @property
+    def members(self) -> Sequence[Rank]:
+        """Who took part in the last collective, ascending: all ranks, or those that lived; the same at each of them."""
 
     def now(self) -> Seconds:
         """The clock: monotonic; its zero is the transport's own affair."""
@@ -112,13 +120,13 @@ class Transport(Protocol):
         """Release what `connect` took; `connect` may be called again, by all ranks."""
 
     def broadcast(self, buffer: Bytes, root: Rank = 0) -> None:
-        """Collective, in place: everybody's ``buffer`` becomes ``root``'s. Not while connected."""
+        """Collective, in place: everybody's ``buffer`` becomes ``root``'s, the first member's if ``root`` is dead. As `sum`."""
 
     def sum(self, buffer: NDArray[Any]) -> None:
-        """Collective, in place: everybody's ``buffer`` becomes the sum over ranks. Not while connected."""
+        """Collective, in place: everybody's ``buffer`` becomes the sum over ``members``. Not while connected."""
 
     def gather(self, item: Any) -> list[Any]:
-        """Collective: everybody's small picklable ``item``, by rank. Not while connected."""
+        """Collective: everybody's small picklable ``item``, in the order of ``members``. Not while connected."""
 
     @property
     def bytes_sent(self) -> int:

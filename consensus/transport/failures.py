@@ -16,24 +16,36 @@ that a signal ended are, and an exception under ``python -m mpi4py`` ends the jo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, TypeVar
 
 from consensus.errors import ProtocolError
 from consensus.types import Rank
 
-if TYPE_CHECKING:
-    from mpi4py import MPI
-
 ENABLED = "OMPI_MCA_mpi_ft_enable"
 """The variable by which Open MPI's launcher tells its ranks, and users of other launchers tell the library, to live on."""
+
+PARTING = "OMPI_MCA_async_mpi_finalize"
+"""The variable by which Open MPI's ranks do not wait for one another in MPI_Finalize. After a death they may wait there for ever
+(for the launcher, not for MPI; open-mpi/ompi issue 11404), and here nobody needs it: each has heard everybody's goodbye."""
 
 _YES = frozenset({"1", "t", "true", "y", "yes", "on", "enabled"})
 
 _T = TypeVar("_T")
 
 
-def outlives(mpi: Any, comm: MPI.Intracomm, environment: Mapping[str, str] | None = None) -> bool:
+def told_to_live(environment: Mapping[str, str]) -> bool:
+    """Return whether the launcher has asked the MPI library to outlive dead ranks, if it can."""
+    return environment.get(ENABLED, "").lower() in _YES
+
+
+def prepare(environment: MutableMapping[str, str]) -> None:
+    """Set what the MPI library has to find when it is loaded, if ranks may die: see :data:`PARTING`."""
+    if told_to_live(environment):
+        environment.setdefault(PARTING, "1")
+
+
+def outlives(mpi: Any, comm: Any, environment: Mapping[str, str] | None = None) -> bool:
     """Return whether this job goes on when a rank dies.
 
     Parameters
@@ -45,7 +57,7 @@ def outlives(mpi: Any, comm: MPI.Intracomm, environment: Mapping[str, str] | Non
     environment : mapping, optional
         The environment variables; those of the process by default.
     """
-    if (os.environ if environment is None else environment).get(ENABLED, "").lower() not in _YES:
+    if not told_to_live(os.environ if environment is None else environment):
         return False
     try:
         comm.Get_failed()
@@ -76,14 +88,14 @@ class Failures:
         Who takes part in collectives, ascending. It changes in collectives alone, and alike at all survivors.
     """
 
-    def __init__(self, mpi: Any, comm: MPI.Intracomm) -> None:
+    def __init__(self, mpi: Any, comm: Any) -> None:
         self._mpi, self._comm = mpi, comm
         self.outlived = outlives(mpi, comm)
         self.caught: tuple[type[Exception], ...] = (mpi.Exception,) if self.outlived else ()
         self.dead: set[Rank] = set()
         self.members: Sequence[Rank] = range(comm.Get_size())
         self._deaths = frozenset({mpi.ERR_PROC_FAILED, mpi.ERR_PROC_FAILED_PENDING, mpi.ERR_IN_STATUS, mpi.ERR_REVOKED})
-        self._kept: list[MPI.Request] = []
+        self._kept: list[Any] = []
         self._joint = comm
         if self.outlived:
             comm.Set_errhandler(mpi.ERRORS_RETURN)
@@ -112,11 +124,11 @@ class Failures:
         self.dead.update(fresh)
         return fresh
 
-    def keep(self, requests: Sequence[MPI.Request]) -> None:
+    def keep(self, requests: Sequence[Any]) -> None:
         """Hold ``requests`` to or from a dead rank, and so their memory, into which MPI might still write, to the end."""
         self._kept += requests
 
-    def sweep(self, sends: list[MPI.Request]) -> list[MPI.Request]:
+    def sweep(self, sends: list[Any]) -> list[Any]:
         """Return those of ``sends`` that are under way; what was on its way to a dead rank is none of them."""
         while True:
             try:
@@ -126,7 +138,7 @@ class Failures:
             else:
                 return [request for request in sends if request]
 
-    def together(self, operation: Callable[[MPI.Intracomm, Sequence[Rank]], _T]) -> _T:
+    def together(self, operation: Callable[[Any, Sequence[Rank]], _T]) -> _T:
         """Return what ``operation`` does on a communicator of all survivors; it is repeated among those that are left.
 
         Parameters
@@ -144,10 +156,10 @@ class Failures:
             survivors.Set_errhandler(self._mpi.ERRORS_RETURN)
             members = self._ranks(survivors.Get_group())
             if len(members) == len(self.members):
-                raise ProtocolError(f"a collective call failed at one of the ranks {list(members)} though none has died") from error
+                raise ProtocolError(f"a collective call of ranks {list(members)} failed though none of them has died") from error
             self._joint, self.members = survivors, members
 
-    def _attempt(self, operation: Callable[[MPI.Intracomm, Sequence[Rank]], _T]) -> tuple[list[_T], Exception | None]:
+    def _attempt(self, operation: Callable[[Any, Sequence[Rank]], _T]) -> tuple[list[_T], Exception | None]:
         try:
             return [operation(self._joint, self.members)], None
         except self.caught as error:
@@ -162,7 +174,7 @@ class Failures:
             self.expect(error)  # raised alike at all survivors
             return False
 
-    def _ranks(self, group: MPI.Group) -> list[Rank]:
+    def _ranks(self, group: Any) -> list[Rank]:
         return [int(rank) for rank in group.Translate_ranks(range(group.Get_size()), self._comm.Get_group())]
 
     def close(self) -> bool:

@@ -89,6 +89,7 @@ class LoopbackTransport:
 
     def __init__(self, world: _World, rank: Rank, size: int) -> None:
         self.rank, self.size, self.bytes_sent = rank, size, 0
+        self.members: Sequence[Rank] = range(size)
         self._world, self._baton = world, world.baton
         self._parcel: Parcel | None = None
         self._connections = 0

@@ -13,9 +13,9 @@ many a silent peer must store. Models go straight from the caller's memory, a fe
 *One list of requests.* It is built by `connect`: the control receives, then a window of chunks for every edge and direction, each
 with its handler in a parallel list. A place whose request is null costs nanoseconds in each look, rebuilding the list far more.
 
-*Deaths.* Where the library lets a job outlive its ranks (:mod:`consensus.transport.failures`), the look at the requests raises when
-a rank dies. What else had completed is then found out request by request; the dead rank's requests are taken from the list.
-Hearsay counts as well: a ``Leave`` on behalf of a rank cuts its edge before the engine, told of the death, gives up its model.
+*Deaths.* Where the library lets a job outlive its ranks (:mod:`consensus.transport.failures`), the look at the requests raises
+when a rank dies. What else had completed is then found out request by request; the dead rank's requests leave the list. Hearsay
+counts as well: a ``Leave`` on behalf of a rank cuts its edge before the engine, told of the death, gives up its model.
 
 The connection and its channels share that list and call each other; hence one file. What moves models along an edge is in
 :mod:`consensus.transport.edge`.
@@ -23,6 +23,7 @@ The connection and its channels share that list and call each other; hence one f
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -37,7 +38,7 @@ from consensus.protocol.messages import WIRE_BYTES, Leave, Message, decode, enco
 from consensus.protocol.outbox import Outbox
 from consensus.transport.base import Bytes, Parcel
 from consensus.transport.edge import Edge
-from consensus.transport.failures import Failures
+from consensus.transport.failures import Failures, prepare
 from consensus.transport.idle import Idle, cpus, crowded
 from consensus.types import Rank, Round, Seconds
 
@@ -258,6 +259,7 @@ class MpiTransport:
     """
 
     def __init__(self, comm: MPI.Intracomm | None = None) -> None:
+        prepare(os.environ)  # in time unless the program has loaded MPI itself
         from mpi4py import MPI
 
         self._mpi = MPI

@@ -27,6 +27,7 @@ class SingleTransport:
 
     rank: Rank = 0
     size: int = 1
+    members: Sequence[Rank] = (0,)
     bytes_sent: int = 0
 
     def now(self) -> Seconds:

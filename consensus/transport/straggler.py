@@ -47,8 +47,13 @@ class StragglerTransport(Transport):
 
     @property
     def size(self) -> int:
-        """How many ranks there are."""
+        """How many ranks there were to begin with."""
         return self._inner.size
+
+    @property
+    def members(self) -> Sequence[Rank]:
+        """Who took part in the inner transport's last collective."""
+        return self._inner.members
 
     @property
     def bytes_sent(self) -> int:

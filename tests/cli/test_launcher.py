@@ -72,6 +72,26 @@ def test_open_mpi_shares_processors_and_passes_variables_on(bare: pytest.MonkeyP
     assert job.env == {"PYTHONPATH": "/x", "OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1"}
 
 
+def test_a_job_outlives_its_ranks_where_the_library_can(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mpirun = program(tmp_path / "mpirun", OPEN_MPI)
+    program(tmp_path / "ompi_info", "options:ft_support:yes\noptions:ft_mpi_support:yes")
+    job = launcher.command(2, ["x.py"], mpirun=mpirun, environment={})
+    assert job.argv[job.argv.index("--with-ft") + 1] == "ulfm"
+    assert job.env["OMPI_MCA_async_mpi_finalize"] == "1"
+    own = launcher.command(2, ["x.py"], extra=["--with-ft", "none"], mpirun=mpirun, environment={})
+    assert own.argv.count("--with-ft") == 1
+    assert "OMPI_MCA_async_mpi_finalize" not in own.env
+
+
+@pytest.mark.parametrize("says", ["options:ft_mpi_support:no", "options:ft_mpi_support:yes and more"])
+def test_a_library_that_cannot_is_not_asked_to(bare: pytest.MonkeyPatch, tmp_path: Path, says: str) -> None:
+    mpirun = program(tmp_path / "mpirun", OPEN_MPI)
+    program(tmp_path / "ompi_info", says)
+    job = launcher.command(2, ["x.py"], mpirun=mpirun, environment={})
+    assert "--with-ft" not in job.argv
+    assert "OMPI_MCA_async_mpi_finalize" not in job.env
+
+
 def test_only_the_administrator_is_let_in_as_such(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mpirun = program(tmp_path / "mpirun", OPEN_MPI)
     bare.setattr(launcher, "_is_root", lambda: True)

@@ -57,6 +57,10 @@ class Wire:
         self._handlers.append(handler)
         return len(self._handlers) - 1
 
+    def vacate(self, place: int) -> Any:
+        request, self.requests[place] = self.requests[place], None
+        return request
+
     def Isend(self, data: Bytes, peer: int, tag: int) -> str:
         return "send"
 
@@ -141,3 +145,37 @@ def test_one_transfer_of_a_direction_at_a_time(first: str, refused: tuple[str, .
         with pytest.raises(ProtocolError, match=f"rank {PEER} .*under way"):
             getattr(wire.edge, act)()
     assert wire.requests == before
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+@pytest.mark.parametrize("act", ["give", "take", "swap"])
+def test_what_is_under_way_with_a_dead_peer_is_given_up(act: str, moved: int) -> None:
+    wire = Wire(3)
+    getattr(wire.edge, act)()
+    for place in wire.under_way("send")[:moved] + wire.under_way("receive")[:moved]:
+        wire.complete(place)
+    waiting, told = sorted(request for request in wire.requests if request), list(wire.parcel.log)
+    assert sorted(wire.edge.cut()) == waiting
+    assert (wire.requests, wire.moving, wire.edge.busy) == ([None] * len(wire.requests), 0, False)
+    for later in (wire.edge.give, wire.edge.take, wire.edge.swap):
+        later()
+    assert (wire.parcel.log, wire.events, wire.moving, wire.edge.busy) == (told, [], 0, False)
+    assert not any(wire.requests)
+
+
+def test_requests_that_completed_unseen_are_found() -> None:
+    wire = Wire(3)
+    wire.edge.swap()
+    first, second = wire.under_way("receive")
+    assert wire.edge.overlooked() == []
+    wire.complete(second)
+    # The second chunk was handled, though not yet handed over; the first is the one nobody has seen.
+    wire.requests[first] = None
+    assert wire.edge.overlooked() == [first]
+    wire.complete(first)
+    assert [entry for entry in wire.parcel.log if entry[0] == "deliver"] == [("deliver", PEER, 0), ("deliver", PEER, 1)]
+    assert wire.edge.overlooked() == []
+    wire.finish("receive")
+    wire.finish("send")
+    assert wire.events == [ModelSwapped(PEER)]
+    assert wire.edge.overlooked() == []

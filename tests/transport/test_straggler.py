@@ -19,6 +19,7 @@ class FakeTransport:
     rank = 2
     size = 5
     bytes_sent = 77
+    members = (0, 2, 3)
 
     def __init__(self) -> None:
         self.clock = 0.0
@@ -65,7 +66,7 @@ def test_same_seed_same_run() -> None:
 
 def test_properties_and_sleep_pass_through() -> None:
     inner, transport = make(1.0)
-    assert (transport.rank, transport.size, transport.bytes_sent) == (2, 5, 77)
+    assert (transport.rank, transport.size, transport.bytes_sent, transport.members) == (2, 5, 77, (0, 2, 3))
     transport.sleep(3.0)
     assert transport.now() == inner.clock == 3.0
 
@@ -99,5 +100,5 @@ def test_calls_pass_through(name: str) -> None:
 
 def test_nothing_of_the_contract_is_left_out() -> None:
     contract = {name for name, _ in inspect.getmembers(Transport) if not name.startswith("_")}
-    assert contract == set(CALLS) | {"rank", "size", "bytes_sent", "now", "sleep", "pace"}
+    assert contract == set(CALLS) | {"rank", "size", "members", "bytes_sent", "now", "sleep", "pace"}
     assert contract <= set(dir(StragglerTransport))

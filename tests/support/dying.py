@@ -1,0 +1,156 @@
+"""Ranks of which some kill themselves at chosen moments; a program of its own, see tests/transport/test_dead_ranks.py.
+
+The ranks are dealt out in groups of ``size``, one after the other; group k does ``scenarios[k]``, and counts its own ranks.
+Survivors make their rounds, say goodbye, sum up their numbers, and then do it once more. Each reports what it has seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from consensus.driver import Driver
+from consensus.protocol.commands import Command, SendControl
+from consensus.protocol.events import Event, PeerLost
+from consensus.protocol.messages import Engage
+from consensus.protocol.neighbour import NeighbourEngine
+from consensus.rules import build
+from consensus.transport.base import Bytes, Transport
+
+CHUNKS, CHUNK_BYTES = 3, 1 << 18
+FIRST = 4
+"""The round from which on a victim may die: everybody has exchanged with everybody by then."""
+
+
+class Scenario(NamedTuple):
+    """Who dies, when, on which graph, under which rule."""
+
+    size: int
+    graph: str
+    rule: str
+    victims: list[int]
+    moment: str
+    rounds: int = 15
+
+
+class Models:
+    """A mixer that does no arithmetic and breaks when it is given what it does not expect."""
+
+    def __init__(self) -> None:
+        self.chunks = [np.zeros(CHUNK_BYTES, np.uint8) for _ in range(CHUNKS)]
+        self.arrived: dict[int, int] = {}
+        self.dies = False
+
+    def incoming(self, peer: int) -> int:
+        return CHUNKS
+
+    def outgoing(self, peer: int) -> Sequence[Bytes]:
+        return self.chunks
+
+    def lend(self, peer: int, index: int) -> Bytes:
+        return np.empty(CHUNK_BYTES, np.uint8)
+
+    def deliver(self, peer: int, index: int, data: Bytes) -> None:
+        if self.arrived[peer] != index:
+            raise AssertionError(f"chunk {index} of rank {peer} after {self.arrived[peer]} others")
+        self.arrived[peer] += 1
+
+    def release(self, peer: int, index: int) -> None:
+        if self.dies:
+            die()
+
+    def begin(self) -> None:
+        self.arrived = {}
+
+    def expect(self, peer: int, weight: float | None, last: bool) -> None:
+        self.arrived[peer] = 0
+
+    def forget(self, peer: int) -> None:
+        del self.arrived[peer]
+
+    def mix(self, weights: tuple[tuple[int, float], ...]) -> None:
+        for peer, _ in weights:
+            if self.arrived[peer] != CHUNKS:
+                raise AssertionError(f"{self.arrived[peer]} chunks of rank {peer} are to be mixed")
+
+
+def die() -> None:
+    """Kill this process as a kernel without memory does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def adjacency(graph: str, size: int) -> dict[int, list[int]]:
+    """The graph by its name."""
+    ranks = range(size)
+    apart = {"ring": {1, size - 1}, "path": {1}, "complete": set(ranks)}.get(graph)
+    if apart is None:
+        return {rank: [0] if rank else list(ranks[1:]) for rank in ranks}
+    return {i: [j for j in ranks if i != j and abs(i - j) in apart] for i in ranks}
+
+
+def session(transport: Transport, scenario: Scenario, rounds: int, dies: bool) -> list[int]:
+    """Some rounds and the goodbye; returns who was lost."""
+    lost: list[int] = []
+    engine = NeighbourEngine(transport.rank, adjacency(scenario.graph, scenario.size), build(scenario.rule))
+    models = Models()
+    moment = scenario.moment if dies else ""
+
+    def record(now: float, event: Event, commands: Sequence[Command]) -> None:
+        if isinstance(event, PeerLost):
+            lost.append(event.peer)
+        if moment == "open" and engine.round >= FIRST and engine.view.is_open:
+            die()
+        if moment == "offered" and engine.round >= FIRST:
+            for command in commands:
+                if isinstance(command, SendControl) and isinstance(command.message, Engage):
+                    transport.send(command.peer, command.message)
+                    die()
+
+    driver = Driver(engine, transport, models, recorder=record)
+    for k in range(1, rounds + 1):
+        if k >= FIRST:
+            models.dies = moment == "moving"
+            if moment == "computing":
+                die()
+        driver.exchange()
+    driver.leave()
+    if moment == "left":
+        die()
+    driver.drain()
+    return sorted(lost)
+
+
+def report(transport: Transport, scenario: Scenario) -> dict[str, Any]:
+    """What this rank does, and what it has seen if it is still there."""
+    victim = transport.rank in scenario.victims
+    lost = session(transport, scenario, scenario.rounds, victim)
+    total = np.full(1000, float(transport.rank))
+    if victim and scenario.moment == "summing":
+        die()
+    transport.sum(total)
+    mean = float(total[0] / len(transport.members))
+    again = session(transport, scenario, 3, False)
+    return {"rank": transport.rank, "lost": lost, "again": again, "members": transport.gather(transport.rank), "mean": mean}
+
+
+def main() -> None:
+    """Do the scenarios in the arguments."""
+    from mpi4py import MPI
+
+    from consensus.transport.mpi import MpiTransport
+
+    scenarios = [Scenario(*fields) for fields in json.loads(sys.argv[1])]
+    groups = [group for group, scenario in enumerate(scenarios) for _ in range(scenario.size)]
+    group = groups[MPI.COMM_WORLD.rank]
+    transport = MpiTransport(MPI.COMM_WORLD.Split(group))
+    print("\n" + json.dumps({"group": group, **report(transport, scenarios[group])}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""When a job outlives its ranks, and what is made of the library's errors; with real deaths in test_dead_ranks.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from consensus.transport.failures import ENABLED, PARTING, Failures, outlives, prepare
+
+
+class LibraryError(Exception):
+    """An error of the library below."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def Get_error_class(self) -> int:
+        return self.number
+
+
+class Group:
+    """Some ranks of a communicator."""
+
+    def __init__(self, ranks: list[int]) -> None:
+        self.ranks = ranks
+
+    def Get_size(self) -> int:
+        return len(self.ranks)
+
+    def Translate_ranks(self, numbers: range, group: Group) -> list[int]:
+        return [group.ranks.index(self.ranks[number]) for number in numbers]
+
+
+class Library:
+    """A communicator of five and its library."""
+
+    Exception = LibraryError
+    ERR_PROC_FAILED, ERR_PROC_FAILED_PENDING, ERR_IN_STATUS, ERR_REVOKED, ERR_TRUNCATE = range(5)
+    ERRORS_RETURN = "return"
+    Request: Any = None
+
+    def __init__(self, knows: bool = True) -> None:
+        self.knows = knows
+        self.failed: list[int] = []
+        self.acknowledged = 0
+        self.Request = self
+
+    def Get_size(self) -> int:
+        return 5
+
+    def Get_group(self) -> Group:
+        return Group(list(range(5)))
+
+    def Get_failed(self) -> Group:
+        if not self.knows:
+            raise NotImplementedError
+        return Group(self.failed)
+
+    def Ack_failed(self, count: int) -> None:
+        self.acknowledged = count
+
+    def Set_errhandler(self, handler: str) -> None:
+        self.handler = handler
+
+    def Dup(self) -> Library:
+        return self
+
+    def Testsome(self, sends: list[int]) -> None:
+        """Each look finds one send to a dead rank, -1, and raises."""
+        if -1 in sends:
+            sends[sends.index(-1)] = 0
+            raise LibraryError(self.ERR_IN_STATUS)
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Library:
+    monkeypatch.setenv(ENABLED, "1")
+    return Library()
+
+
+@pytest.mark.parametrize(
+    ("environment", "knows", "expected"),
+    [({}, True, False), ({ENABLED: "0"}, True, False), ({ENABLED: "true"}, True, True), ({ENABLED: "1"}, False, False)],
+)
+def test_both_launcher_and_library_have_to_agree(environment: dict[str, str], knows: bool, expected: bool) -> None:
+    library = Library(knows)
+    assert outlives(library, library, environment) is expected
+
+
+def test_ranks_part_without_waiting_where_some_may_be_dead() -> None:
+    alone: dict[str, str] = {}
+    prepare(alone)
+    told, own = {ENABLED: "1"}, {ENABLED: "1", PARTING: "0"}
+    prepare(told)
+    prepare(own)
+    assert (alone, told[PARTING], own[PARTING]) == ({}, "1", "0")
+
+
+def test_nothing_is_caught_where_a_death_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENABLED, raising=False)
+    library = Library()
+    failures = Failures(library, library)
+    assert not failures.outlived
+    assert failures.caught == ()
+
+    def fails(comm: Any, members: Any) -> None:
+        raise LibraryError(library.ERR_PROC_FAILED)
+
+    with pytest.raises(LibraryError):
+        failures.together(fails)
+
+
+def test_a_death_is_found_once(library: Library) -> None:
+    failures = Failures(library, library)
+    library.failed = [3, 1]
+    assert failures.fallen(LibraryError(library.ERR_IN_STATUS)) == [1, 3]
+    assert (failures.dead, library.acknowledged) == ({1, 3}, 2)
+    # The receive from anybody raises once more for a death that another rank has told of.
+    assert failures.fallen(LibraryError(library.ERR_PROC_FAILED_PENDING)) == []
+
+
+@pytest.mark.parametrize("number", [Library.ERR_TRUNCATE, Library.ERR_IN_STATUS])
+def test_errors_without_a_death_are_errors(library: Library, number: int) -> None:
+    with pytest.raises(LibraryError):
+        Failures(library, library).fallen(LibraryError(number))
+
+
+def test_sends_to_the_dead_are_swept_away(library: Library) -> None:
+    assert Failures(library, library).sweep([-1, 7, -1, 0]) == [7]
