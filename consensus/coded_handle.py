@@ -138,13 +138,14 @@ class CodedHandle(ServedHandle):
             )
 
     def _end(self) -> None:
-        if not self._trained:
+        # Without training, or after an exception in it that somebody has caught, this rank has not left yet.
+        if self._driver.engine.phase is not Phase.FINISHED:
             self._trained = True
             self._driver.leave()
             self._driver.drain()
 
     def _abandon(self) -> None:
-        if self._driver.engine.phase not in (Phase.LEFT, Phase.FINISHED):
+        if self._driver.engine.phase is not Phase.FINISHED:
             self._trained = True
             self._driver.abandon()
 
