@@ -21,6 +21,9 @@ EXTRA_openmpi := mpi
 EXTRA_mpich := mpich
 EXTRA := $(or $(EXTRA_$(MPI)),$(error MPI=$(MPI) is not known; expected openmpi or mpich))
 
+# Which tests mpi-N runs.
+MPI_TESTS ?= tests
+
 # A batch of MPI tests that hangs is ended after so many seconds (coreutils calls its timeout gtimeout on macOS).
 BATCH_SECONDS ?= 300
 LIMIT := $(shell command -v timeout || command -v gtimeout)
@@ -48,13 +51,14 @@ install: $(STAMP)  ## Make the virtual environment and install everything into i
 demo: $(STAMP)  ## Eight ranks learn handwritten digits, waiting for everybody and for the fastest
 	$(QUIRKS) && $(BIN)/consensus demo
 
-test: unit mpi-2 mpi-4 mpi-8  ## All tests: without MPI, then on 2, 4 and 8 ranks
+test: unit mpi-2 mpi-4 mpi-8  ## All tests: without MPI, then on 2, 4 and 8 ranks, and coded gradients on 13
+	$(MAKE) mpi-13 MPI_TESTS=tests/mpi/test_coded_mpi.py
 
 unit: $(STAMP)  ## Tests and doctests that need no MPI
 	$(RUN) -m pytest
 
 mpi-%: $(STAMP)  ## MPI tests on that many ranks, as in mpi-4
-	$(QUIRKS) && $(LIMITED) $(MPIRUN) -n $* $(RUN) -m mpi4py -m pytest -x -q --no-header --tb=short -p no:cacheprovider --with-mpi -m mpi tests
+	$(QUIRKS) && $(LIMITED) $(MPIRUN) -n $* $(RUN) -m mpi4py -m pytest -x -q --no-header --tb=short -p no:cacheprovider --with-mpi -m mpi $(MPI_TESTS)
 
 check: lint types test  ## Everything a change has to pass
 

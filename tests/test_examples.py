@@ -43,6 +43,12 @@ def test_server_under_mpirun() -> None:
 
 @needs_mpirun
 @pytest.mark.slow
+def test_coded_under_mpirun() -> None:
+    check_accuracy(python("train_coded.py", ranks=10, folder=EXAMPLES), 10)
+
+
+@needs_mpirun
+@pytest.mark.slow
 def test_own_graph() -> None:
     done = python("own_graph.py", ranks=4, folder=EXAMPLES)
     assert done.returncode == 0, done.stdout + done.stderr

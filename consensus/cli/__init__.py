@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from consensus import __version__
-from consensus.cli import compare, demo, doctor, launch, range_test, replay, report, run, sim, whatif
+from consensus.cli import compare, demo, doctor, launch, range_test, replay, report, run, select, sim, whatif
 from consensus.cli.ending import Commands
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command("range-test")(range_test.range_test)
 app.command("report", cls=report.OptionalValues)(report.report)
 app.command("replay")(replay.replay)
 app.command("whatif")(whatif.whatif)
+app.command("select")(select.select)
 app.command("launch", context_settings=_PASS_ON)(launch.launch)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

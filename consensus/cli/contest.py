@@ -76,13 +76,16 @@ class Contest:
             raise ConfigError(f"rule {entrant.label}: {error}") from error
 
     def _changes(self, entrant: Entrant) -> list[str]:
-        """To the run file: a server comes on top, so that under all rules equally many ranks train, on equal shares."""
-        changes = [*entrant.changes, *self.changes]
+        """To the run file: servers, or a master and edges, come on top, so that under all rules equally many ranks train."""
+        changes = [*entrant.changes, *self.changes, "architecture="]
+        # Sections of another architecture are of no concern to this rule, and it would refuse them.
+        kind = load(self.file, [*changes, "run.ranks=", "server=", "coding="], self.data_dir).kind
+        changes += [f"{section}=" for section, whose in (("server", "server"), ("coding", "coded")) if whose != kind]
         config = load(self.file, [*changes, "run.ranks="], self.data_dir)
-        if not config.serves:
+        if config.kind == "neighbours":
             return changes
-        workers = load(self.file, ["rule.name=full", *self.changes], self.data_dir).run.ranks or 1
-        return [*changes, f"run.ranks={workers + config.server.servers}"]
+        workers = load(self.file, ["rule.name=full", *self.changes, "architecture=", "server=", "coding="], self.data_dir).run.ranks or 1
+        return [*changes, f"run.ranks={config.ranks_for(workers)}"]
 
     def order(self, first_seed: int) -> Iterator[tuple[Entrant, int]]:
         """All rules with one seed, then all with the next: what else the machine does hits all rules alike."""

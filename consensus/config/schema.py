@@ -354,6 +354,12 @@ class RunConfig(Section):
         """Who is what, with coded gradients."""
         return self.coding.layout(self.rule.name, size)
 
+    def ranks_for(self, workers: int) -> int:
+        """How many ranks it takes for so many that train."""
+        if self.codes:
+            return self.coding.size(self.rule.name, workers)
+        return workers + self.server.servers if self.serves else workers
+
     def first_worker(self, size: int) -> Rank:
         """The first of ``size`` ranks that trains; servers, or a master and its edges, come before it."""
         return self.server.servers if self.serves else self.layout(size).edges.stop if self.codes else 0

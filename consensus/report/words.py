@@ -42,6 +42,10 @@ def _topology(run: LoadedRun) -> str:
     if run.config.serves:
         servers = run.config.server.servers
         return "a parameter server" if servers == 1 else f"{servers} parameter servers, a share each"
+    if run.config.codes:
+        layout = run.config.layout(run.ranks)
+        counts = ", ".join(map(str, layout.workers_per_edge))
+        return f"a master, edges with {counts} workers" if layout.relayed else f"a master, {sum(layout.workers_per_edge)} workers"
     graph = run.config.topology
     return f"{graph.kind or graph.file}" + "".join(f", {key} = {value}" for key, value in graph.parameters.items())
 

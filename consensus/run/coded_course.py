@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from consensus.coded_handle import CodedHandle, MasterHandle
+from consensus.coded_handle import CodedHandle
 from consensus.config import RunConfig
 from consensus.run.ending import Ending
 from consensus.run.gradient import clip
@@ -42,6 +42,7 @@ class CodedCourse(Course):
         self._parts = Parts(config, task, handle.size)
         self._report_at = 0.0
         self._loss = math.nan
+        self._updates = 0
 
         def clip_mean(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
             clip(task, config.optimizer.clip_norm)
@@ -56,7 +57,7 @@ class CodedCourse(Course):
     def run(self) -> Seconds:
         """Train; return when this rank had nothing more to do, on the run's clock."""
         self._task.model.train()
-        self._coded.train(self._parts.loss, steps=self._config.run.stop.rounds, until=self._over, on_update=self._updated)
+        self._coded.train(self._parts.loss, until=self._over, on_update=self._updated)
         self._tell(self.seconds, over=True)
         return self.seconds
 
@@ -65,11 +66,11 @@ class CodedCourse(Course):
         if seconds >= self._report_at:
             self._report_at = seconds + REPORT_EVERY
             self._tell(seconds, over=False)
-        master = self._coded
-        return isinstance(master, MasterHandle) and self._ending.look(seconds, master.engine.round)
+        return self._ending.look(seconds, self._updates)
 
     def _updated(self, loss: float, samples: int, residual: float) -> None:
         self._loss = loss
+        self._updates += 1
         self._ending.tally.add(samples)
         if self._task.scheduler is not None:
             self._task.scheduler.step()

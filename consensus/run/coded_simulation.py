@@ -28,7 +28,7 @@ from consensus.timing import ComputeTime
 from consensus.types import Rank
 
 DRAWS = 2000
-"""Steps of each worker that a system is fitted to."""
+"""Steps of each worker that a system is made of."""
 
 
 class _CountedMaster(StillServer):
@@ -152,7 +152,7 @@ def code_of(config: RunConfig, size: int, compute: ComputeTime, link: LinkTimes,
 
 
 def system_of(config: RunConfig, size: int, compute: ComputeTime, link: LinkTimes, nbytes: int) -> System:
-    """What the nodes of a simulated run take, fitted to draws from its time models."""
+    """What the nodes of a simulated run take: draws from its time models, and the fit to them."""
     layout, seed = config.layout(size), config.run.seed
     edges = []
     for edge, own in zip(range(1, 1 + len(layout.workers)), layout.workers, strict=True):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from consensus.coding.fit import MOST_LOST, fit_compute, fit_link, fit_worker
+from consensus.coding.fit import MOST_LOST, QUANTILES, fit_compute, fit_link, fit_worker, thinned
 from consensus.coding.system import Edge
 from consensus.errors import ConfigError
 
@@ -21,15 +21,15 @@ def test_a_link_is_found_again() -> None:
 
 def test_computing_is_found_again_from_all_loads_together() -> None:
     generator = np.random.default_rng(2)
-    c, gamma = fit_compute({load: 0.02 * load + generator.exponential(load / 60, 5_000) for load in (1, 3, 8)})
+    c, gamma, _ = fit_compute({load: 0.02 * load + generator.exponential(load / 60, 5_000) for load in (1, 3, 8)})
     assert (c, gamma) == (pytest.approx(0.02, rel=0.001), pytest.approx(60, rel=0.03))
 
 
 def test_the_fit_of_few_times_is_unbiased() -> None:
     generator = np.random.default_rng(3)
     fits = [fit_compute({2: 2.0 + generator.exponential(0.02, 4)}) for _ in range(4_000)]
-    assert np.mean([c for c, _ in fits]) == pytest.approx(1.0, abs=4 * 0.01 / 2 / math.sqrt(4_000))
-    assert np.mean([1 / gamma for _, gamma in fits]) == pytest.approx(0.01, rel=4 / math.sqrt(3 * 4_000))
+    assert np.mean([c for c, _, _ in fits]) == pytest.approx(1.0, abs=4 * 0.01 / 2 / math.sqrt(4_000))
+    assert np.mean([1 / gamma for _, gamma, _ in fits]) == pytest.approx(0.01, rel=4 / math.sqrt(3 * 4_000))
 
 
 @pytest.mark.parametrize("times", [[0.1, 0.2, 0.4], [0.0, 0.0, 9.0], [5.0, 5.0], [0.0, 0.0], [1e-300, 1.0]])
@@ -46,11 +46,28 @@ def test_what_scatters_more_than_the_model_can_keeps_its_mean() -> None:
 
 
 def test_c_is_never_negative() -> None:
-    assert fit_compute({1: [0.0, 1.0]}) == (0.0, 2.0)
+    assert fit_compute({1: [0.0, 1.0]}) == (0.0, 2.0, (0.0, 1.0))
 
 
 def test_times_that_do_not_scatter() -> None:
-    assert fit_compute({2: [0.5, 0.5], 4: [1.0]}) == (0.25, math.inf)
+    assert fit_compute({2: [0.5, 0.5], 4: [1.0]}) == (0.25, math.inf, ())
+
+
+@pytest.mark.parametrize("count", [QUANTILES, QUANTILES + 1, 999, 2000])
+def test_thinned_times_keep_mean_and_shape(count: int) -> None:
+    generator = np.random.default_rng(4)
+    times = np.where(generator.random(count) < 0.1, 0.1, 0.01) + generator.exponential(1e-4, count)
+    thin = thinned(times)
+    assert len(thin) == QUANTILES
+    assert np.all(np.diff(thin) >= 0)
+    assert thin.mean() == pytest.approx(times.mean(), rel=1e-9)
+    # An average loses no more than one share at the one place where times jump.
+    assert np.mean(thin > 0.05) == pytest.approx(np.mean(times > 0.05), abs=1.01 / QUANTILES)
+    assert fit_compute({1: times}).measured == tuple(thin)
+
+
+def test_few_times_are_kept_as_they_are() -> None:
+    assert fit_compute({1: [3.0, 1.0], 2: [4.0]}).measured == (1.0, 2.0, 3.0)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,34 @@ def test_random_numbers_are_common() -> None:
     assert not np.array_equal(times[4, 0, 0], iteration_times(MIXED, 4, 0, 0, draws=500, seed=1))
 
 
+def test_measured_times_are_drawn_by_the_numbers_that_the_fit_would_use() -> None:
+    fitted, measured = Worker(c=0.0, gamma=1.0), Worker(c=0.0, gamma=1.0, measured=[5.0, 1.0, 2.0, 3.0])
+    by_fit = iteration_times(System([Edge(workers=[fitted])]), 1, 0, 0, draws=4000)
+    times = iteration_times(System([Edge(workers=[measured])]), 2, 0, 0, draws=4000)
+    assert set(times) == {2.0, 4.0, 6.0, 10.0}
+    # The same quantile: the longest quarter are those with which the exponential is above ln 4.
+    assert np.array_equal(times == 10.0, by_fit > math.log(4))
+    assert np.array_equal(times == 2.0, by_fit < math.log(4 / 3))
+
+
+def test_measuring_one_worker_leaves_the_others_draws() -> None:
+    plain = Worker(c=0.02, gamma=50.0, tau=0.01, p=0.3)
+    measured = Worker(c=0.0, measured=[0.0], tau=0.01, p=0.3)
+    (before,) = samples(System([Edge(workers=[plain, plain, plain])]), 50, seed=3)
+    (after,) = samples(System([Edge(workers=[plain, measured, plain])]), 50, seed=3)
+    assert np.array_equal(before.part[..., [0, 2]], after.part[..., [0, 2]])
+    assert np.all(after.part[..., 1] == 0.0)
+    assert np.array_equal(before.transfers, after.transfers)
+
+
+def test_many_measured_times_are_as_good_as_the_distribution_that_they_are_of() -> None:
+    quantiles = -np.log1p(-(np.arange(2000) + 0.5) / 2000) / 60
+    fitted = System([Edge(workers=[Worker(c=0.02, gamma=60.0)] * 4)] * 2)
+    measured = System([Edge(workers=[Worker(c=1.0, measured=(0.02 + quantiles).tolist())] * 4)] * 2)
+    one, other = (iteration_times(system, 3, 1, 1, draws=2000) for system in (fitted, measured))
+    assert np.abs(one - other).max() < 1e-3
+
+
 def test_more_draws_go_on_where_fewer_end_across_blocks() -> None:
     system = System([Edge(tau=0.01, p=0.5, workers=[Worker(c=0.01, gamma=50.0)] * 100)] * 20)
     assert len(list(samples(system, 150, seed=0))) > 1

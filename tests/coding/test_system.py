@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,10 +28,40 @@ def test_means() -> None:
 
 
 def test_it_survives_strict_json() -> None:
-    system = System([Edge(tau=0.1, workers=[Worker(**WORKER), Worker(c=0.0, gamma=1)]), Edge(workers=[Worker(c=1)])])
+    measured = Worker(c=0.0, gamma=1, measured=[0.5, 0.25, 3])
+    system = System([Edge(tau=0.1, workers=[Worker(**WORKER), measured]), Edge(workers=[Worker(c=1)])])
     text = json.dumps(system.to_dict(), allow_nan=False)
     assert System.from_dict(json.loads(text)) == system
     assert hash(System.from_dict(json.loads(text))) == hash(system)
+
+
+def test_it_survives_a_file(tmp_path: Path) -> None:
+    system = System([Edge(tau=0.1, workers=[Worker(**WORKER), Worker(c=0.0, measured=[0.5, 0.25])]), Edge(workers=[Worker(c=1)])])
+    system.write(tmp_path / "system.json")
+    assert System.read(tmp_path / "system.json") == system
+    assert len((tmp_path / "system.json").read_text(encoding="utf-8").splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("[1]", "list: expected a table"), ("{", "no system can be read"), ('{"edges": []}', "edges is empty")]
+)
+def test_a_file_that_holds_no_system(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "system.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"system\.json: .*{words}"):
+        System.read(path)
+    with pytest.raises(ConfigError, match="No such file"):
+        System.read(tmp_path / "none.json")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        System([Edge(workers=[Worker(c=1)])]).write(tmp_path)
+
+
+def test_measured_times_ascend_and_are_only_there_if_there_are_any() -> None:
+    worker = Worker(c=0.5, measured=[2, 1.0, 1.5])
+    assert worker.measured == (1.0, 1.5, 2.0)
+    assert worker.mean_part == 0.5
+    edge = System([Edge(workers=[worker])]).to_dict()["edges"][0]
+    assert edge["workers"] == [{"tau": 0.0, "p": 0.0, "c": 0.5, "measured": [1.0, 1.5, 2.0]}]
 
 
 def test_an_infinite_gamma_is_left_out() -> None:
@@ -54,6 +85,8 @@ def test_an_infinite_gamma_is_left_out() -> None:
         ("p", 1.0, "from 0 to below 1"),
         ("p", -0.1, "from 0 to below 1"),
         ("p", math.nan, "from 0 to below 1"),
+        ("measured", 3, "a list of seconds"),
+        ("measured", "12", "a list of seconds"),
     ],
 )
 def test_a_number_out_of_range(name: str, value: object, expectation: str) -> None:
@@ -61,6 +94,12 @@ def test_a_number_out_of_range(name: str, value: object, expectation: str) -> No
         Worker(**{**WORKER, name: value})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=rf"System: edges\[1\]\.workers\[1\]\.{name} = {value!r}: expected .*{expectation}"):
         System.from_dict(table(**{name: value}))
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "1", None])
+def test_a_measured_time_that_is_none(value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"workers\[1\]\.measured\[2\] = {value!r}: expected .*seconds"):
+        System.from_dict(table(measured=[0.1, 0.2, value]))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from consensus.coding import GradientCode, construct
+from consensus.config.coding import Coding
 from consensus.transport.base import Transport
 from tests.coded_worlds import numbers_of, reference, silence, train
 from tests.together import together
@@ -13,11 +14,10 @@ from tests.together import together
 STEPS = 12
 
 
-def layout(size: int, relayed: bool) -> list[int]:
-    """Workers of edges for so many ranks, as unequal as they can be."""
-    if not relayed:
-        return [2] if size == 3 else [*layout(size + 1, True)] if size == 3 else [2, size - 3] if size >= 5 else [size - 1]
-    return {4: [2], 8: [2, 3], 13: [2, 3, 4]}[size]
+def layout(size: int, scheme: str) -> tuple[int, ...]:
+    """Workers of edges for so many ranks."""
+    unequal = (2, 3, 4) if size == 13 and scheme != "flat" else None
+    return unequal or Coding().layout(scheme, size).workers_per_edge
 
 
 @pytest.mark.mpi(min_size=4)
@@ -26,7 +26,7 @@ def test_every_step_is_the_exact_one_whoever_is_silent(scheme: str) -> None:
     from mpi4py import MPI
 
     size = MPI.COMM_WORLD.size
-    workers = layout(size, scheme != "flat")
+    workers = layout(size, scheme)
     s_e = 0 if scheme in ("uncoded", "worker") or len(workers) == 1 else 1
     s_w = 0 if scheme in ("uncoded", "edge") else 1
 

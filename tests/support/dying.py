@@ -22,6 +22,7 @@ from consensus.protocol.messages import Engage
 from consensus.protocol.neighbour import NeighbourEngine
 from consensus.rules import build
 from consensus.transport.base import Bytes, Transport
+from consensus.transport.failures import prepare
 
 CHUNKS, CHUNK_BYTES = 3, 1 << 18
 FIRST = 4
@@ -141,6 +142,7 @@ def report(transport: Transport, scenario: Scenario) -> dict[str, Any]:
 
 def main() -> None:
     """Do the scenarios in the arguments."""
+    prepare(os.environ)
     from mpi4py import MPI
 
     from consensus.transport.mpi import MpiTransport

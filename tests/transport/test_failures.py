@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from consensus.transport.failures import ENABLED, PARTING, Failures, outlives, prepare
+from consensus.transport.failures import ENABLED, SURVIVAL, Failures, outlives, prepare
 
 
 class LibraryError(Exception):
@@ -88,13 +88,14 @@ def test_both_launcher_and_library_have_to_agree(environment: dict[str, str], kn
     assert outlives(library, library, environment) is expected
 
 
-def test_ranks_part_without_waiting_where_some_may_be_dead() -> None:
+def test_the_library_is_told_where_ranks_may_die() -> None:
     alone: dict[str, str] = {}
     prepare(alone)
-    told, own = {ENABLED: "1"}, {ENABLED: "1", PARTING: "0"}
+    told, own = {ENABLED: "1"}, {ENABLED: "1", **dict.fromkeys(SURVIVAL, "own")}
     prepare(told)
     prepare(own)
-    assert (alone, told[PARTING], own[PARTING]) == ({}, "1", "0")
+    assert (alone, told) == ({}, {ENABLED: "1", **SURVIVAL})
+    assert own == {ENABLED: "1", **dict.fromkeys(SURVIVAL, "own")}
 
 
 def test_nothing_is_caught_where_a_death_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
