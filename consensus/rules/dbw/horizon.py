@@ -14,6 +14,9 @@ from consensus.rules.dbw.gain import GainEstimator
 _ENOUGH = 5
 """Losses that a straight line is fitted to at least: through fewer, their noise is all that it shows."""
 
+_TURNED_OVER = 2.0
+"""η L at which an update turns a deviation into its opposite, no smaller than it was."""
+
 
 class _Made(NamedTuple):
     k: int
@@ -46,7 +49,11 @@ class HorizonGain:
 
     with k' the gradients of the last update and s the fall of the loss along a unit of learning rate. Small L makes :math:`J_k`
     M times the noise of one update, and G M times the bound. The sum is that of :math:`(1 - η L)^{2m}`, the noise left after m
-    updates in a direction of curvature L; a larger η L than 1 counts as 1, at which it is forgotten at once.
+    updates in a direction of curvature L. At η L = 1 it is forgotten at once. Beyond, towards the edge of stability, each update
+    turns it over, and at 2 takes nothing of it away: :math:`J_k` is M times the noise of one update again, and few gradients are
+    dear. A larger η L counts as 2, since training that goes on has none in the long run. A step longer than the last counts as no
+    further beyond 1 than that one: networks adapt their curvature to the step (Cohen et al. 2021), so what has not been tried is
+    not held to be unstable.
 
     s is the slope of a straight line fitted to the losses of the last 2 M updates against the sum of their learning rates, each
     loss less the :math:`J_k` of the update before it and weighted with its k. What cannot be told from noise counts as one
@@ -77,7 +84,9 @@ class HorizonGain:
 
     References
     ----------
-    Ours; the one-update gain it replaces is derived from Xu, Neglia, Sebastianelli, arXiv 2004.14696.
+    Ours; the one-update gain it replaces is derived from Xu, Neglia, Sebastianelli, arXiv 2004.14696. On curvature near 2 / η:
+    Cohen, Kaur, Li, Kolter, Talwalkar, *Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability*, ICLR
+    2021, arXiv 2103.00065.
 
     Examples
     --------
@@ -146,9 +155,16 @@ class HorizonGain:
         """J_k."""
         if made is None:
             return 0.0
-        turned = min(made.step * self.bound.smoothness, 1.0)
-        share = 1.0 - (1.0 - turned) ** (2 * self._horizon)
-        return made.step * self.bound.noise / (2 * made.k * (2.0 - turned)) * share
+        turned = min(made.step * self.bound.smoothness, self._edge)
+        twice = 2 * self._horizon
+        # The limit of the quotient is finite, though both its terms are 0 there.
+        lasting = (1.0 - (1.0 - turned) ** twice) / (_TURNED_OVER - turned) if turned < _TURNED_OVER else twice
+        return made.step * self.bound.noise / (2 * made.k) * lasting
+
+    @property
+    def _edge(self) -> float:
+        """The largest η L that is believed."""
+        return min(max(self._last.step * self.bound.smoothness, 1.0), _TURNED_OVER) if self._last is not None else 1.0
 
     def _trend(self) -> float:
         weights = np.array([look.k for look in self._looks], dtype=np.float64)
