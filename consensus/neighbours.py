@@ -79,6 +79,16 @@ class NeighbourHandle(Handle):
         if self._driver is not None:
             self._driver.send_all(message)
 
+    @property
+    def steps(self) -> int:
+        """Local steps taken; where rounds have several, a checkpoint may fall between them."""
+        return self._steps
+
+    def resume(self, steps: int) -> None:
+        """Go on as after so many local steps; before the first one."""
+        self._steps = steps
+        self._combine_due = self._combines_first and steps % self._every == 0
+
     def _open(self) -> Driver[NeighbourEngine]:
         engine = NeighbourEngine(self.rank, self._adjacency, self.rule, weights=self._weights)
         if self._recorder is not None:

@@ -84,7 +84,8 @@ class Contest:
         config = load(self.file, [*changes, "run.ranks="], self.data_dir)
         if config.kind == "neighbours":
             return changes
-        workers = load(self.file, ["rule.name=full", *self.changes, "architecture=", "server=", "coding="], self.data_dir).run.ranks or 1
+        plain = ["rule.name=full", *self.changes, "architecture=", "server=", "coding="]
+        workers = load(self.file, plain, self.data_dir).run.ranks or 1
         return [*changes, f"run.ranks={config.ranks_for(workers)}"]
 
     def order(self, first_seed: int) -> Iterator[tuple[Entrant, int]]:

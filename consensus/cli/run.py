@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from consensus.launcher import Launch
 
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for outputs, in place of run.out.", show_default=False)]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        "--resume",
+        help="Go on from the checkpoints of an earlier run: its folder, or 'latest' for the newest that has some (none: begin).",
+        show_default=False,
+    ),
+]
 
 
 def run(
@@ -31,6 +39,7 @@ def run(
     quiet: Quiet = False,
     hostfile: Hostfile = None,
     mpirun: Mpirun = None,
+    resume: Resume = None,
     closing: Annotated[bool, typer.Option("--closing/--no-closing", hidden=True)] = True,
 ) -> None:
     """Run an experiment from a run file; every key can be changed with --set.
@@ -42,19 +51,23 @@ def run(
 
     changes = [*(settings or []), *override("run.ranks", ranks), *override("run.out", out)]
     if launched():
-        _be_a_rank(file, changes, data_dir, progress, quiet, closing)
+        _be_a_rank(file, changes, data_dir, progress, quiet, closing, resume)
         return
     from consensus.cli.supervise import supervise
     from consensus.launcher import check_not_singleton
 
     check_not_singleton(1)
     config = check(file, changes, data_dir)
+    if resume is not None:
+        from consensus.run.checkpoints import find
+
+        find(config, resume)
     size = config.run.ranks or 1
     if size == 1:
-        _be_a_rank(file, changes, data_dir, progress, quiet, closing)
+        _be_a_rank(file, changes, data_dir, progress, quiet, closing, resume)
         return
     shown = progress.resolved(config.run.progress and not quiet)
-    launch = rank_job(file, changes, data_dir, size, shown, quiet=quiet, hostfile=hostfile, mpirun=mpirun)
+    launch = rank_job(file, changes, data_dir, size, shown, quiet=quiet, hostfile=hostfile, mpirun=mpirun, resume=resume)
     outcome = supervise(launch, on_interrupt=announce_interrupt)
     raise typer.Exit(outcome.code)
 
@@ -118,6 +131,7 @@ def rank_job(
     closing: bool = True,
     hostfile: Path | None = None,
     mpirun: str | None = None,
+    resume: str | None = None,
 ) -> Launch:
     """What starts the ranks of a run: `consensus run` again, with the same changes, under mpirun."""
     from consensus.launcher import command
@@ -125,6 +139,7 @@ def rank_job(
     program = ["-m", "consensus", "run", file, "--progress", str(progress)]
     program += [word for change in changes for word in ("--set", change)]
     program += ["--data-dir", str(data_dir)] if data_dir is not None else []
+    program += ["--resume", resume] if resume is not None else []
     program += [*(["--quiet"] if quiet else []), *([] if closing else ["--no-closing"])]
     return widened(command(size, program, hostfile=hostfile, mpirun=mpirun), progress)
 
@@ -142,7 +157,9 @@ def announce_interrupt() -> None:
     complain("ranks finish their round and keep what they have; interrupt again to end at once", kind="interrupted")
 
 
-def _be_a_rank(file: str, changes: list[str], data_dir: Path | None, progress: Mode, quiet: bool, closing: bool) -> None:
+def _be_a_rank(
+    file: str, changes: list[str], data_dir: Path | None, progress: Mode, quiet: bool, closing: bool, resume: str | None
+) -> None:
     from consensus.cli.closing import print_closing
     from consensus.cli.supervise import INTERRUPTED, STOP
     from consensus.config import load
@@ -160,7 +177,7 @@ def _be_a_rank(file: str, changes: list[str], data_dir: Path | None, progress: M
     first = transport.rank == 0
     shown = progress.resolved(first and config.run.progress and not quiet)
     with show(shown, config) as report:
-        folder = experiment.run(config, transport, report=report)
+        folder = experiment.run(config, transport, report=report, resume=resume)
     signal.signal(STOP, signal.SIG_IGN)
     if not first:
         return

@@ -8,6 +8,7 @@ import networkx as nx
 from pydantic import Field, model_validator
 
 from consensus import rules, timing, topology
+from consensus.checkpoint.due import Due
 from consensus.coding import GradientCode
 from consensus.coding.layout import Layout
 from consensus.config.coding import CODED_RULES, SELECTED, Coding
@@ -296,6 +297,19 @@ class Evaluation(Section):
     test_samples: Count | None = None
 
 
+class Checkpoint(Section):
+    """The state of the run on disk, to go on from."""
+
+    every: str | Above | None = None
+    keep: Count = 2
+
+    @model_validator(mode="after")
+    def _is_an_interval(self) -> Checkpoint:
+        if self.every is not None:
+            Due.parse(self.every)
+        return self
+
+
 def _shards(servers: int, size: int) -> nx.Graph[int]:
     first = ((0, follower) for follower in range(1, servers))
     return nx.Graph([*first, *((server, worker) for server in range(servers) for worker in range(servers, size))])
@@ -317,6 +331,7 @@ class RunConfig(Section):
     model: Model = Model()
     optimizer: Optimizer = Optimizer()
     evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
 
     @model_validator(mode="before")
     @classmethod
@@ -432,6 +447,14 @@ class RunConfig(Section):
                 for key, value in self.exchange
                 if key != "buffers" and value != getattr(default, key)
             ]
+        if self.kind != "neighbours" and self.checkpoint.every is not None:
+            whom = "a parameter server" if self.serves else "coded gradients"
+            problems.append(f"checkpoint.every = {self.checkpoint.every!r}: not possible with {whom} yet; leave it out")
+        if self.rule.is_allreduce and self.checkpoint.every is not None and not Due.parse(self.checkpoint.every).counts_rounds:
+            problems.append(
+                f"checkpoint.every = {self.checkpoint.every!r}: under all-reduce all ranks have to write after the same step; "
+                "give rounds, as in '100 rounds'"
+            )
         if self.codes and self.run.on_nan == "ignore":
             problems.append("run.on_nan = 'ignore': a coded gradient with a NaN in it spoils all of them; leave it out")
         if self.serves:

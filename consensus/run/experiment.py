@@ -17,10 +17,13 @@ import torch
 from consensus.coded_handle import CodedHandle, MasterHandle, attach_coded
 from consensus.config import RunConfig
 from consensus.config.schema import ALLREDUCE
+from consensus.errors import ConsensusError
 from consensus.handle import Handle
+from consensus.neighbours import NeighbourHandle
 from consensus.optim import attach, attach_served
 from consensus.recording.folder import file_name
 from consensus.recording.writer import MIB, EventWriter
+from consensus.run.checkpoints import Checkpoints, Found, Position, find, take_up
 from consensus.run.coded_course import CodedCourse
 from consensus.run.curves import draw_curves
 from consensus.run.ending import EndByMaster, EndByMessage, EndByVote, Ending
@@ -44,7 +47,7 @@ from consensus.transport.idle import cpus
 from consensus.transport.straggler import StragglerTransport
 
 
-def run(config: RunConfig, transport: Transport, *, report: Report | None = None) -> Path:
+def run(config: RunConfig, transport: Transport, *, report: Report | None = None, resume: str | None = None) -> Path:
     """Train as ``config`` says, evaluate, and write the results. Collective.
 
     Parameters
@@ -55,6 +58,8 @@ def run(config: RunConfig, transport: Transport, *, report: Report | None = None
         Not connected.
     report : callable, optional
         Called on rank 0 with a :class:`~consensus.run.status.Status`, about five times a second.
+    resume : str, optional
+        Folder of an earlier run to go on from, or "latest", see :func:`consensus.run.checkpoints.find`.
 
     Returns
     -------
@@ -75,6 +80,8 @@ def run(config: RunConfig, transport: Transport, *, report: Report | None = None
     try:
         with Interruption() as site.interruption, _threads(transport):
             task = prepare(config, transport.rank, transport.size)
+            if resume is not None:
+                site.found = _find(config, resume, transport)
             started = datetime.now().astimezone()
             site.folder = agree_on_folder(config, transport, started)
             trained = _train(site, task)
@@ -93,6 +100,7 @@ class _Site:
         self.interruption = Interruption()
         self.folder = Path()
         self.handle: Handle | None = None
+        self.found: Found | None = None
 
     @property
     def snapshots(self) -> SnapshotFolder:
@@ -118,6 +126,9 @@ def _train(site: _Site, task: Task) -> _Trained:
     keeps_models = rank < config.holders(site.transport.size)
     with ExitStack() as stack:
         ending = _ending(site)
+        position = None if site.found is None else take_up(site.found, task, site.transport)
+        if position is not None:
+            ending.tally.resume(position.samples, dict(enumerate(site.transport.gather(position.samples))))
         watch = stack.enter_context(TargetWatch(site.folder)) if rank == 0 and config.run.stop.target is not None else None
         ending.watch = watch
         # A second model costs memory; during training it is there only where snapshots need buffers that are not exchanged.
@@ -126,9 +137,16 @@ def _train(site: _Site, task: Task) -> _Trained:
         events = _event_writer(site)
         if events is not None:
             stack.enter_context(events)
-        handle = site.handle = stack.enter_context(_attach(site, task, ending, events))
+        handle = site.handle = stack.enter_context(_attach(site, task, ending, events, position))
         loop = _course(site, task, handle, ending)
         started = time.time()
+        if position is not None:
+            position.restore(task)
+            handle.statistics = position.statistics
+            loop.origin -= position.seconds
+            started -= position.seconds
+        if isinstance(loop, Loop) and config.checkpoint.every is not None:
+            loop.checkpoint(_checkpoints(site, task, position), 0 if position is None else position.steps)
         if events is not None:
             events.set_clock(loop.origin, started)
         if config.run.trace:
@@ -146,6 +164,25 @@ def _train(site: _Site, task: Task) -> _Trained:
         handle.close()
         result = rank_result(handle, ending.tally.own, ending.reason, seconds)
         return _Trained(result, evaluator or Evaluator(config, task.dataset), watch.finish() if watch is not None else [])
+
+
+def _find(config: RunConfig, resume: str, transport: Transport) -> Found | None:
+    """What to go on from; rank 0 looks, for all files of a set are read. Collective."""
+    found: Found | ConsensusError | None = None
+    if transport.rank == 0:
+        try:
+            found = find(config, resume)
+        except ConsensusError as error:
+            found = error
+    found = transport.gather(found)[0]
+    if isinstance(found, ConsensusError):
+        raise found
+    return found
+
+
+def _checkpoints(site: _Site, task: Task, position: Position | None) -> Checkpoints:
+    rounds, seconds = (0, 0.0) if position is None else (position.rounds, position.seconds)
+    return Checkpoints(site.config, site.folder, task, site.transport.rank, site.transport.size, rounds, seconds)
 
 
 def _course(site: _Site, task: Task, handle: Handle, ending: Ending) -> Course:
@@ -166,7 +203,9 @@ def _event_writer(site: _Site) -> EventWriter | None:
     return EventWriter(site.folder / file_name(transport.rank), run=run, limit=config.run.record_limit * MIB)
 
 
-def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None) -> Handle:
+def _attach(
+    site: _Site, task: Task, ending: Ending, events: EventWriter | None, position: Position | None
+) -> Handle:
     config, transport = site.config, site.transport
     seed, exchange = config.run.seed, config.exchange
     stragglers = config.stragglers.build()
@@ -174,7 +213,9 @@ def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None)
     code = config.code(transport.size) if config.codes else None
     if stragglers is not None and worker >= 0:
         stream = stragglers.stream(worker, seed)
-        transport = StragglerTransport(transport, stream if code is None else stream.times(code.loads[worker]))
+        stretched = StragglerTransport(transport, stream if code is None else stream.times(code.loads[worker]))
+        stretched.skip(0 if position is None else position.rounds)
+        transport = stretched
     if code is not None:
         coding = config.coding
         coded = attach_coded(
@@ -223,6 +264,8 @@ def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None)
         recorder=events,
     )
     ending.bind(handle)
+    if position is not None and isinstance(handle, NeighbourHandle):
+        handle.resume(position.steps)
     return handle
 
 
@@ -256,7 +299,7 @@ def _evaluate(site: _Site, trained: _Trained, started: datetime) -> None:
         handle = site.handle
         server = handle.decides if isinstance(handle, ServerHandle) else None
         coding = coding_of(handle.code, handle.engine, handle.worst_residual) if isinstance(handle, MasterHandle) else None
-        write_summary(site.folder, summarise(config, started, ranks, metrics, server=server, coding=coding))
+        write_summary(site.folder, summarise(config, started, ranks, metrics, server=server, coding=coding, found=site.found))
     transport.gather(None)  # no rank says that the results are there before they are
 
 

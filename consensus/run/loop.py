@@ -11,6 +11,7 @@ from consensus.config import RunConfig
 from consensus.driver import RoundTimes
 from consensus.handle import Handle
 from consensus.protocol.rounds import RoundRecord
+from consensus.run.checkpoints import Checkpoints
 from consensus.run.ending import Ending
 from consensus.run.gradient import clip, take_gradient
 from consensus.run.prepare import Task
@@ -96,9 +97,15 @@ class Loop(Course):
         self._clip = config.optimizer.clip_norm
         self._report_at = 0.0
         self._batch = 0
+        self._steps = 0
+        self._checkpoints: Checkpoints | None = None
         # After the handle's own hook: under all-reduce the averaged gradient is clipped, not each rank's; and a snapshot that is
         # taken before the step does not count the step's samples, one that is taken before the average does.
         task.optimizer.register_step_pre_hook(self._before_step)
+
+    def checkpoint(self, checkpoints: Checkpoints, steps: int) -> None:
+        """Look whether one is due after each step, of which there have been so many."""
+        self._checkpoints, self._steps = checkpoints, steps
 
     def counts(self) -> Counts:
         """What this rank has done."""
@@ -130,7 +137,11 @@ class Loop(Course):
             if scheduler is not None:
                 scheduler.step()
             seconds = self.seconds
+            self._steps += 1
             over = ending.look(seconds, handle.statistics.rounds)
+            if self._checkpoints is not None:
+                write = self._checkpoints.end if over else self._checkpoints.look
+                write(handle.statistics, self._steps, ending.tally.own, seconds)
             if self._report is not None and (over or seconds >= self._report_at):
                 self._report_at = seconds + REPORT_EVERY
                 self._report(self._status(seconds, value, over))

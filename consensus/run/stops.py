@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -100,6 +100,11 @@ class Tally:
     def add(self, samples: int) -> None:
         """Count own samples."""
         self.own += samples
+
+    def resume(self, own: int, others: Mapping[Rank, int]) -> None:
+        """Go on from earlier counts, which all ranks know."""
+        self.own = self._announced = own
+        self._heard |= others
 
     def announcement(self) -> int | None:
         """The own count, if it has grown enough to be announced now."""

@@ -18,6 +18,7 @@ from consensus.config import RunConfig
 from consensus.config.section import OpenSection
 from consensus.handle import Handle
 from consensus.protocol.server import ServerEngine
+from consensus.run.checkpoints import Found
 from consensus.run.results import Metrics, seconds_to
 from consensus.run.stops import Ended, agree
 from consensus.statistics import Statistics
@@ -76,6 +77,7 @@ def summarise(
     simulated: bool = False,
     server: ServerEngine | None = None,
     coding: dict[str, Any] | None = None,
+    found: Found | None = None,
 ) -> dict[str, Any]:
     """Put together ``summary.json``.
 
@@ -93,6 +95,8 @@ def summarise(
         Whether the clock was a virtual one.
     server
         The parameter server's engine, if there was one.
+    found
+        What the run went on from, if it did.
     coding
         What :func:`coding_of` says, if gradients were coded.
     """
@@ -108,6 +112,7 @@ def summarise(
         "ranks": len(ranks),
         "seed": config.run.seed,
         "simulated": simulated,
+        "resumed": None if found is None else found.told(),
         "started": started.isoformat(timespec="seconds"),
         "ended": ended.word,
         "wall_seconds": round(max(result.ended_at for result in ranks), 6),

@@ -36,6 +36,11 @@ class StragglerTransport(Transport):
         self._inner = inner
         self._stream = stream
 
+    def skip(self, rounds: Round) -> None:
+        """Go on as after so many rounds."""
+        for _ in range(rounds):
+            self._stream.next()
+
     def pace(self, round: Round, elapsed: Seconds) -> Seconds:
         """Return how long the step of ``round``, which took ``elapsed`` seconds, is to last yet; 0 if longer than drawn."""
         return max(0.0, self._stream.next() - elapsed)

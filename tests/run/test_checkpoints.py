@@ -1,0 +1,164 @@
+"""Runs that go on from checkpoints: to the bit where that is promised, and in words where it is not."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from consensus.checkpoint.store import Store
+from consensus.config import RunConfig
+from consensus.errors import ConfigError
+from consensus.run import experiment
+from consensus.run.checkpoints import FOLDER, LATEST, find
+from consensus.transport import loopback
+from tests.experiments import small, summary_of
+
+EVERY = {"every": "3 rounds"}
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "draw_curves", lambda runs, path: path.touch())
+
+
+def run(settings: RunConfig, size: int = 4, resume: str | None = None) -> Path:
+    (folder,) = set(loopback.run(size, lambda transport: experiment.run(settings, transport, resume=resume)))
+    return folder
+
+
+def models(folder: Path, size: int = 4) -> list[dict[str, torch.Tensor]]:
+    """What the ranks ended with."""
+    store = Store(folder / FOLDER, 0, 1)
+    moment = store.newest()
+    assert moment is not None
+    return [store.read(moment, rank)["training"]["model"] for rank in range(size)]
+
+
+def same(one: list[dict[str, torch.Tensor]], other: list[dict[str, torch.Tensor]]) -> bool:
+    return all(torch.equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a)
+
+
+def near(one: list[dict[str, torch.Tensor]], other: list[dict[str, torch.Tensor]]) -> None:
+    for a, b in zip(one, other, strict=True):
+        for name in a:
+            torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6)
+
+
+def config(out: Path, rounds: int, rule: str = "full", **changes: Any) -> RunConfig:
+    optimizer = {"lr": 0.3, "momentum": 0.9, "scheduler": {"name": "exponentiallr", "gamma": 0.9}}
+    return small(out, f"rounds = {rounds}", rule={"name": rule}, optimizer=optimizer, checkpoint=EVERY, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"exchange": {"order": "combine-adapt"}},
+        {"exchange": {"every": 2}},
+        {"exchange": {"order": "combine-adapt", "every": 2, "buffers": "local"}},
+        {"rule": "allreduce"},
+    ],
+    ids=["full", "combine-adapt", "every-2", "combine-adapt-every-2", "allreduce"],
+)
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_run_in_two_halves_is_one_run(tmp_path: Path, changes: dict[str, Any], size: int) -> None:
+    """To the bit with one neighbour; models of several are summed up in the order in which they come, which is chance."""
+    whole = run(config(tmp_path / "whole", 8, **changes), size)
+    half = run(config(tmp_path / "halves", 5, **changes), size)
+    rest = run(config(tmp_path / "halves", 8, **changes), size, resume=str(half))
+    if size == 2 or changes.get("rule") == "allreduce":
+        assert same(models(whole, size), models(rest, size))
+    near(models(whole, size), models(rest, size))
+    ends = [summary_of(folder) for folder in (whole, rest)]
+    assert ends[0]["rounds"] == ends[1]["rounds"] == [8] * size
+    assert ends[0]["samples"] == ends[1]["samples"]
+    assert ends[0]["final"] == pytest.approx(ends[1]["final"], rel=1e-4)
+    assert ends[1]["resumed"] == {"run": str(half), "set": "checkpoint-0001-00000002", "ranks": size}
+    assert ends[0]["resumed"] is None
+    # Steps are as slow as they would have been, so the clock goes on as well.
+    assert ends[1]["wall_seconds"] == pytest.approx(ends[0]["wall_seconds"], rel=0.25)
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_set(tmp_path: Path) -> None:
+    whole = run(config(tmp_path / "whole", 8))
+    killed = run(config(tmp_path / "killed", 7))
+    # As if it had been killed in its seventh round: there are no last files, and what was not finished is not there.
+    for path in (killed / FOLDER).glob("*last*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    rest = run(config(tmp_path / "killed", 8), resume=str(killed))
+    assert summary_of(rest)["resumed"]["set"] == "checkpoint-0001-00000002"
+    near(models(whole), models(rest))
+
+
+@pytest.mark.parametrize("rule", ["dtur", "static_backup", "gap"])
+def test_other_rules_go_on_and_learn(tmp_path: Path, rule: str) -> None:
+    half = run(config(tmp_path, 9, rule))
+    rest = summary_of(run(config(tmp_path, 18, rule), resume=LATEST))
+    assert rest["rounds"] == [18] * 4
+    assert rest["resumed"]["run"] == str(half)
+    assert rest["final"]["loss"] < summary_of(half)["final"]["loss"]
+
+
+@pytest.mark.parametrize("size", [2, 6])
+def test_another_number_of_ranks_starts_from_the_mean_and_says_so(
+    tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = run(config(tmp_path, 6))
+    mean = {
+        name: np.mean([model[name].numpy().astype(float) for model in models(half)], axis=0) for name in models(half)[0]
+    }
+    settings = small(tmp_path, "rounds = 1", rule={"name": "full"}, optimizer={"lr": 0.0}, checkpoint=EVERY)
+    with caplog.at_level(logging.WARNING):
+        rest = run(settings, size, resume=str(half))
+    assert f"checkpoints of 4 ranks, 4 of them whole, and now there are {size}: all start from the mean" in caplog.text
+    for model in models(rest, size):
+        for name, value in model.items():
+            np.testing.assert_allclose(value.numpy(), mean[name], rtol=1e-6, atol=1e-7)
+    assert summary_of(rest)["samples"] == summary_of(half)["samples"] + size * 8
+
+
+def test_a_damaged_file_costs_one_interval(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    half = run(config(tmp_path, 7))
+    store = Store(half / FOLDER, 0, 1)
+    newest = store.newest()
+    victim = max((half / FOLDER).rglob("*00002*"), key=lambda path: path.stat().st_mtime)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 4
+    victim.write_bytes(bytes(data))
+    with caplog.at_level(logging.WARNING):
+        found = find(config(tmp_path, 8), str(half))
+    assert found is not None
+    assert newest is not None
+    assert found.moment < newest
+    assert victim.name in caplog.text
+    assert summary_of(run(config(tmp_path, 9), resume=str(half)))["rounds"] == [9] * 4
+
+
+def test_what_cannot_be_gone_on_from(tmp_path: Path) -> None:
+    assert find(config(tmp_path, 3), LATEST) is None
+    assert summary_of(run(config(tmp_path, 3), resume=LATEST))["resumed"] is None
+    without = run(small(tmp_path, "rounds = 2"))
+    with pytest.raises(ConfigError, match="no complete set of checkpoints in .*checkpoint.every set, or 'latest'"):
+        run(config(tmp_path, 3), resume=str(without))
+    with pytest.raises(ConfigError, match="no complete set"):
+        find(config(tmp_path, 3), str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"checkpoint": {"every": "3 ronds"}}, "unknown unit 'ronds'"),
+        ({"checkpoint": {"every": "60 s"}, "rule": {"name": "allreduce"}}, "all ranks have to write after the same step"),
+        ({"checkpoint": EVERY, "rule": {"name": "bsp"}}, "not possible with a parameter server yet"),
+        ({"checkpoint": EVERY, "rule": {"name": "hgc"}}, "not possible with coded gradients yet"),
+    ],
+)
+def test_bad_sections(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        small(tmp_path, **changes)
