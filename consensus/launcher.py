@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from consensus.errors import LaunchError
-from consensus.transport.failures import PARTING
+from consensus.transport.failures import SURVIVAL
 
 INSTALL = (
     "install an MPI library: pip install 'consensus-sgd[mpi]' brings Open MPI, or load your site's module, or "
@@ -102,7 +102,7 @@ VENDORS = (
         pass_on="-x",
         survival="--with-ft ulfm",
         able=("ompi_info", "--parsable", "options:ft_mpi_support:yes"),
-        surviving=_variables(**{PARTING: "1"}),
+        surviving=SURVIVAL,
         environment=_variables(OMPI_MCA_mpi_yield_when_idle="1"),
         as_root=_variables(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1"),
     ),

@@ -21,9 +21,9 @@ by the second. The two directions between two ranks are independent and may over
 start when the event of the one before has been handed out. Whoever gives blocks nobody, however late the taker is, and the other
 way round; between the two it matters not who asks first.
 
-*Deaths.* Where ranks may die and the others go on, a death is one ``PeerLost``, handed out at every rank that had no goodbye of the
-dead one (at others perhaps), and first thing in later connections. Afterwards nothing of that rank is handed out and what is asked
-for it is dropped; a model under way is given up without a call of the parcel or an event. Collectives go on among the living.
+*Deaths.* Where ranks may die and the others go on, a death is one ``PeerLost``, handed out at every rank that had no goodbye of
+the dead one (at others perhaps), and first thing in later connections. Afterwards nothing of that rank is handed out, and what is
+asked for it is dropped; a model under way is given up without a call of the parcel or an event. Collectives are of the living.
 
 *Ends.* The last message of a channel is a ``Leave``: after it arrived the transport keeps no receive open for that rank.
 Nothing is ever cancelled, so :meth:`Transport.disconnect` may be called only after Finish, when all of them have come and all
