@@ -179,7 +179,7 @@ def _be_a_rank(
     with show(shown, config) as report:
         folder = experiment.run(config, transport, report=report, resume=resume)
     signal.signal(STOP, signal.SIG_IGN)
-    if not first:
+    if transport.rank != transport.members[0]:
         return
     from consensus.run.results import read_summary
 

@@ -2,7 +2,7 @@
 
 Both fits are ours. Both keep the mean that was measured, the quantity that the surrogate of
 :func:`~consensus.coding.selection.select` looks at; what they estimate is how it divides into what is always there and what
-scatters.
+scatters. How computing scatters is kept besides, as quantiles: the refined choice draws from those.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ from consensus.types import Seconds
 MOST_LOST = 0.99
 """The largest p that is fitted: there a transfer time is exponential to within a hundredth of its mean."""
 
+ROUNDING = 1e-12
+"""Times that scatter by no more of their mean are equal: sums of equal ones differ by as much."""
+
+QUANTILES = 200
+"""As many measured times of a worker are kept, at most."""
+
 
 class FittedLink(NamedTuple):
     """What :func:`fit_link` found, by the names of :class:`~consensus.coding.system.Node`."""
@@ -35,6 +41,7 @@ class FittedCompute(NamedTuple):
 
     c: Seconds
     gamma: float
+    measured: tuple[Seconds, ...]
 
 
 def fit_link(transfer_seconds: ArrayLike) -> FittedLink:
@@ -84,7 +91,7 @@ def fit_compute(compute_seconds: Mapping[int, ArrayLike]) -> FittedCompute:
     Returns
     -------
     FittedCompute
-        (c, gamma); gamma is infinite if the times do not scatter.
+        (c, gamma, measured); gamma is infinite and nothing measured if the times do not scatter, as c then says it all.
 
     Raises
     ------
@@ -94,7 +101,7 @@ def fit_compute(compute_seconds: Mapping[int, ArrayLike]) -> FittedCompute:
     Examples
     --------
     >>> fit_compute({1: [2.0, 4.0], 2: [4.0, 8.0, 6.0]})
-    FittedCompute(c=1.75, gamma=0.8)
+    FittedCompute(c=1.75, gamma=0.8, measured=(2.0, 2.0, 3.0, 4.0, 4.0))
     """
     for load in compute_seconds:
         check_count("compute_seconds: load", load, 1)
@@ -105,7 +112,40 @@ def fit_compute(compute_seconds: Mapping[int, ArrayLike]) -> FittedCompute:
     c = least - scale / times.size
     if c < 0.0:
         c, scale = 0.0, mean
-    return FittedCompute(c=c, gamma=1.0 / scale if scale > 0.0 else math.inf)
+    if scale <= ROUNDING * mean:
+        return FittedCompute(c=mean, gamma=math.inf, measured=())
+    return FittedCompute(c=c, gamma=1.0 / scale, measured=tuple(thinned(times).tolist()))
+
+
+def thinned(times: ArrayLike, most: int = QUANTILES) -> NDArray[np.float64]:
+    """Times in ascending order, thinned to equally likely ones: each is the mean of its share of the sorted times.
+
+    So the mean is kept, which that of plain quantiles is not if few times are very long.
+
+    Parameters
+    ----------
+    times : array_like of float, shape (times,)
+        Seconds.
+    most : int
+        How many to keep at most.
+
+    Returns
+    -------
+    ndarray of float64, shape (min(times, most),)
+        Seconds.
+
+    Examples
+    --------
+    >>> thinned([3.0, 1.0, 9.0, 2.0], most=2)
+    array([1.5, 6. ])
+    """
+    ascending = np.sort(np.asarray(times, np.float64), axis=None)
+    count = ascending.size
+    if count <= most:
+        return ascending
+    sums = np.concatenate([[0.0], np.cumsum(ascending)])
+    shares: NDArray[np.float64] = np.diff(np.interp(np.linspace(0, count, most + 1), np.arange(count + 1), sums))
+    return shares * (most / count)
 
 
 def fit_worker(compute_seconds: Mapping[int, ArrayLike], transfer_seconds: ArrayLike) -> Worker:
@@ -134,7 +174,7 @@ def fit_worker(compute_seconds: Mapping[int, ArrayLike], transfer_seconds: Array
     Worker(tau=0.01, p=0.0, c=0.02, gamma=inf)
     """
     compute, link = fit_compute(compute_seconds), fit_link(transfer_seconds)
-    return Worker(c=compute.c, gamma=compute.gamma, tau=link.tau, p=link.p)
+    return Worker(**compute._asdict(), **link._asdict())
 
 
 def _times(name: str, values: ArrayLike) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 r"""How long an iteration takes: the runtime model of coded training, sampled.
 
 A worker's vector is at its edge after :math:`W_{ij} = D c_{ij} + X + \tau_{ij} (N' + N'')` seconds, X exponential with mean
-:math:`D / \gamma_{ij}`, N' and N'' the geometric numbers of transmissions down and up. An edge goes on when
+:math:`D / \gamma_{ij}`, N' and N'' the geometric numbers of transmissions down and up. Where seconds per part were measured
+(``Worker.measured``), D times one of those stands in place of :math:`D c_{ij} + X`. An edge goes on when
 :math:`m_i - s_w` vectors are there, and the master has its vector :math:`U_i`, two such transfers, later. The iteration ends
 when it has those of :math:`n - s_e` edges.
 
@@ -98,7 +99,8 @@ def samples(system: System, draws: int, seed: int) -> Iterator[Sample]:
 
     Everything is made of unit exponentials, as many in each iteration as the numbers of edges and workers ask for. So two loads,
     two tolerances, or two systems of the same shape, are compared with common random numbers under one seed: their difference
-    is far less noisy than either mean. More draws go on where fewer end.
+    is far less noisy than either mean. That holds for measured times too: an exponential that is exceeded with probability q
+    becomes the time that is. More draws go on where fewer end.
 
     Parameters
     ----------
@@ -118,6 +120,12 @@ def samples(system: System, draws: int, seed: int) -> Iterator[Sample]:
     c = _table(system, [[worker.c for worker in row] for row in workers], np.inf)
     scale = _table(system, [[1.0 / worker.gamma for worker in row] for row in workers], 0.0)
     tau, per_loss = (_table(system, [[values[k] for values in map(_link, row)] for row in workers], 0.0) for k in (0, 1))
+    measured = {
+        (edge, number): np.array(worker.measured)
+        for edge, row in enumerate(workers)
+        for number, worker in enumerate(row)
+        if worker.measured
+    }
     edge_tau, edge_per_loss = np.array([_link(edge) for edge in system.edges]).T
     generator = np.random.default_rng(seed)
     block = max(1, _BLOCK // c.size)
@@ -126,8 +134,11 @@ def samples(system: System, draws: int, seed: int) -> Iterator[Sample]:
         drawn = generator.standard_exponential((count, 3 * c.size + 2 * len(c)))
         unit = drawn[:, : 3 * c.size].reshape(count, 3, *c.shape)
         edge_unit = drawn[:, 3 * c.size :].reshape(count, 2, len(c))
+        part = c + scale * unit[:, 0]
+        for (edge, number), ascending in measured.items():
+            part[:, edge, number] = _drawn(ascending, unit[:, 0, edge, number])
         yield Sample(
-            part=c + scale * unit[:, 0],
+            part=part,
             transfers=tau * _transmissions(unit[:, 1:], per_loss),
             edge=edge_tau * _transmissions(edge_unit, edge_per_loss),
             workers=np.array(system.workers_per_edge),
@@ -205,6 +216,13 @@ def _table(system: System, rows: Sequence[Sequence[float]], filler: float) -> Fl
     for edge, row in enumerate(rows):
         table[edge, : len(row)] = row
     return table
+
+
+def _drawn(ascending: Floats, unit: Floats) -> Floats:
+    """Of times in ascending order, all as likely, those at the quantiles of unit exponentials."""
+    places = (-np.expm1(-unit) * ascending.size).astype(np.intp)
+    chosen: Floats = ascending[np.minimum(places, ascending.size - 1)]  # the quantile of a huge one is rounded to 1
+    return chosen
 
 
 def _link(node: Node) -> tuple[float, float]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
+from consensus.errors import ConfigError
 from consensus.names import suggestion
-from consensus.timing.checks import Domain, Duration, ParameterError, settle
+from consensus.timing.checks import SECONDS, Domain, Duration, ParameterError, settle
 from consensus.types import Seconds
 
 _SMALLEST = sys.float_info.min
@@ -64,6 +67,10 @@ class Worker(Node):
         Seconds that each part takes at least.
     gamma : float
         Rate of the random part, parts per second: the more, the steadier; infinite if there is none.
+    measured : sequence of float
+        Seconds per part that were measured, by quantiles of equal weight, if any were; kept in ascending order. Where the
+        runtime model draws what a part takes, it draws from these in place of c + X; c and gamma, fitted to the same times,
+        stay what expectations are made of. Times that are long only now and then are no shifted exponential.
     tau, p : float
         The link to the edge, as in :class:`Node`.
 
@@ -75,6 +82,20 @@ class Worker(Node):
 
     c: Duration
     gamma: Rate = math.inf
+    measured: Sequence[float] = field(default=(), repr=False)
+
+    def _settle_others(self) -> list[str]:
+        values = self.measured
+        if not isinstance(values, Sequence) or isinstance(values, str):
+            return [f"measured = {values!r}: expected a list of seconds per part, or none at all"]
+        wrong = [
+            f"measured[{number}] = {value!r}: expected {SECONDS.wording}"
+            for number, value in enumerate(values)
+            if value not in SECONDS
+        ]
+        if not wrong:
+            object.__setattr__(self, "measured", tuple(sorted(map(float, values))))
+        return wrong
 
     @property
     def mean_part(self) -> Seconds:
@@ -147,8 +168,54 @@ class System:
         return tuple(len(edge.workers) for edge in self.edges)
 
     def to_dict(self) -> dict[str, Any]:
-        """Lists, dictionaries and finite numbers, as any JSON or TOML file can hold them; an infinite gamma is left out."""
-        return {"edges": [{**_numbers(edge), "workers": [_numbers(worker) for worker in edge.workers]} for edge in self.edges]}
+        """Lists, dictionaries and finite numbers, as any JSON or TOML file can hold them.
+
+        An infinite gamma is left out, and so is ``measured`` where nothing was.
+        """
+        return {"edges": [{**_numbers(edge), "workers": [_of_worker(worker) for worker in edge.workers]} for edge in self.edges]}
+
+    def write(self, path: Path) -> None:
+        """Write a file for :meth:`read`: JSON, a line for each edge.
+
+        Parameters
+        ----------
+        path : Path
+            What is there is replaced.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be written.
+        """
+        edges = ",\n".join(json.dumps(edge, allow_nan=False) for edge in self.to_dict()["edges"])
+        try:
+            path.write_text(f'{{"edges": [\n{edges}\n]}}\n', encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written ({error.strerror}); give another file") from error
+
+    @classmethod
+    def read(cls, path: Path) -> System:
+        """Read a file that holds what :meth:`to_dict` gives, as JSON.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+
+        Returns
+        -------
+        System
+            The system.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such file, or it does not describe a system; all that is wrong is listed.
+        """
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: no system can be read from it: {error}") from error
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> System:
@@ -157,8 +224,9 @@ class System:
         Parameters
         ----------
         data : mapping
-            ``{"edges": [{"tau": ..., "p": ..., "workers": [{"c": ..., "gamma": ..., "tau": ..., "p": ...}]}]}``. What has a
-            default may be left out: tau and p are then 0, gamma infinite.
+            ``{"edges": [{"tau": ..., "p": ..., "workers": [{"c": ..., "gamma": ..., "tau": ..., "p": ...}]}]}``, and in a
+            worker's table ``measured``, a list. What has a default may be left out: tau and p are then 0, gamma infinite, and
+            nothing measured.
 
         Returns
         -------
@@ -179,8 +247,10 @@ class System:
         >>> System.from_dict({"edges": [{"workers": [{"c": 0.02, "gama": 60}]}]})
         Traceback (most recent call last):
         consensus.timing.checks.ParameterError: System: edges[0].workers[0].gama = 60: unknown key; did you mean 'gamma'?
-        Known: tau, p, c, gamma
+        Known: tau, p, c, gamma, measured
         """
+        if not isinstance(data, Mapping):
+            raise ParameterError("System", [f"{type(data).__name__}: expected a table with the key edges"])
         problems: list[str] = []
         edges = [_edge(place, entry, problems) for place, entry in _entries("", "edges", data, problems)]
         problems += [f"{key} = {data[key]!r}: unknown key; {suggestion(str(key), ['edges'])}" for key in data if key != "edges"]
@@ -191,8 +261,12 @@ class System:
 
 def _numbers(node: Node) -> dict[str, float]:
     """Fields that are numbers, in their order, but for infinite ones: those are defaults, and JSON has no word for them."""
-    values = {field.name: getattr(node, field.name) for field in fields(node)}
+    values = {known.name: getattr(node, known.name) for known in fields(node)}
     return {name: value for name, value in values.items() if isinstance(value, float) and math.isfinite(value)}
+
+
+def _of_worker(worker: Worker) -> dict[str, Any]:
+    return {**_numbers(worker), **({"measured": list(worker.measured)} if worker.measured else {})}
 
 
 def _entries(path: str, name: str, table: Mapping[str, Any], problems: list[str]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -213,9 +287,9 @@ def _edge(place: str, entry: Mapping[str, Any], problems: list[str]) -> Edge | N
 
 
 def _make(kind: type[N], place: str, entry: Mapping[str, Any], problems: list[str]) -> N | None:
-    known = {field.name: field for field in fields(kind)}
+    known = {one.name: one for one in fields(kind)}
     wrong = [f"{key} = {value!r}: unknown key; {suggestion(str(key), known)}" for key, value in entry.items() if key not in known]
-    wrong += [f"{name}: missing" for name, field in known.items() if field.default is MISSING and name not in entry]
+    wrong += [f"{name}: missing" for name, one in known.items() if one.default is MISSING and name not in entry]
     made = None
     if not wrong:
         try:

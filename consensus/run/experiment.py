@@ -38,7 +38,7 @@ from consensus.run.signals import Interruption
 from consensus.run.snapshots import Recorder, SnapshotFolder, snapshot_folder
 from consensus.run.status import Report
 from consensus.run.stops import Tally
-from consensus.run.summary import RankResult, coding_of, rank_result, summarise
+from consensus.run.summary import LOST, RankResult, coding_of, rank_result, summarise
 from consensus.run.watch import TargetWatch
 from consensus.serving import ServerHandle
 from consensus.trace import TraceWriter
@@ -282,24 +282,30 @@ def _ending(site: _Site) -> Ending:
 def _evaluate(site: _Site, trained: _Trained, started: datetime) -> None:
     """Share the marks out over the ranks, evaluate them, and let rank 0 write what came of it."""
     config, transport = site.config, site.transport
-    rank, size, every = transport.rank, transport.size, config.evaluation.every
-    ranks = transport.gather(trained.result)
+    rank, every = transport.rank, config.evaluation.every
+    results = dict(transport.gather((rank, trained.result)))
+    living = sorted(results)
+    first = living[0]
     known = {evaluated.mark: evaluated for evaluated in transport.gather(trained.evaluated)[0]}
-    end = max(result.ended_at for result in ranks)
+    end = max(result.ended_at for result in results.values())
     marks = kept(int(end / every), config.evaluation.marks)
     missing = [None, *(mark for mark in marks if mark not in known)]
-    shares = transport.gather([trained.evaluator.mark(site.snapshots, mark) for mark in missing[rank::size]])
-    if rank == 0:
+    # Of a rank that died there is no last model, so it counts at none of the marks that are left to evaluate.
+    snapshots, own = site.snapshots.among(living), missing[living.index(rank) :: len(living)]
+    shares = transport.gather([trained.evaluator.mark(snapshots, mark) for mark in own])
+    if rank == first:
         known |= {evaluated.mark: evaluated for share in shares for evaluated in share}
         timed = [(end if mark is None else mark * every, evaluated) for mark, evaluated in known.items()]
         metrics = to_metrics(sorted(timed, key=lambda item: (item[0], item[1].mark is None)))
         write_metrics(site.folder, metrics)
         draw_curves({config.rule.name: metrics}, site.folder / "curves.png")
         shutil.rmtree(site.folder / SNAPSHOTS)
+        lost = [peer for peer in range(transport.size) if peer not in results]
+        by_rank = [results.get(peer, LOST) for peer in range(transport.size)]
         handle = site.handle
         server = handle.decides if isinstance(handle, ServerHandle) else None
         coding = coding_of(handle.code, handle.engine, handle.worst_residual) if isinstance(handle, MasterHandle) else None
-        write_summary(site.folder, summarise(config, started, ranks, metrics, server=server, coding=coding, found=site.found))
+        write_summary(site.folder, summarise(config, started, by_rank, metrics, server=server, coding=coding, found=site.found, lost=lost))
     transport.gather(None)  # no rank says that the results are there before they are
 
 

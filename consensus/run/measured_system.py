@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -52,9 +51,7 @@ def measured_system(folder: Path) -> MeasuredSystem:
 
     *Links*: up, from when the receiver knew of a vector until it was there; only vectors that were used are known. Down, from
     when a worker knew of weights until they were there, if it was idle then: on real ranks nothing moves while a rank computes.
-    If both are known they count alike. Edges do not tell when they knew of weights, so the way down is taken to be as the way
-    up; if an edge's vectors were hardly ever used, its times are those from the master's update, or the weights before, until
-    the weights were there.
+    If both are known they count alike. Edges do not tell when they knew of weights: their way down is taken to be as the way up.
 
     Parameters
     ----------
@@ -69,7 +66,7 @@ def measured_system(folder: Path) -> MeasuredSystem:
     Raises
     ------
     ConfigError
-        If the run is not finished, has no edges or no traces, or is too short.
+        If the run is not finished, has no edges or no traces, is too short, or nearly never used an edge's vectors.
     """
     run = load_run(folder)
     told = _coding(run)
@@ -158,11 +155,16 @@ class _Links:
     """Seconds of single transfers."""
 
     def __init__(self, run: LoadedRun, layout: Layout, steps: Mapping[Rank, Sequence[TracedRound]]) -> None:
-        self._traces, self._layout = run.traces, layout
+        self._layout = layout
         self._up = {edge: _up(run.traces[edge]) for edge in (MASTER, *layout.edges)}
         self._down = {rank: list(_undisturbed(lines, run.simulated)) for rank, lines in steps.items()}
         self._like_others: list[Rank] = []
-        self._by_updates: list[Rank] = []
+        silent = [edge for edge in layout.edges if len(self._up[MASTER][edge]) < FEWEST_STEPS]
+        if silent:
+            raise ConfigError(
+                f"{run.folder}: the master used less than {FEWEST_STEPS} vectors of {_ranks(silent)}, and nothing else tells how "
+                "fast the link of an edge is; record a run that waits for all: --set rule.name=uncoded"
+            )
 
     def of_worker(self, edge: int, rank: Rank) -> _Times:
         """Between a worker and its edge; of one of which too little is known, all of that edge's workers, or all workers."""
@@ -184,12 +186,7 @@ class _Links:
 
     def of_edge(self, rank: Rank) -> _Times:
         """Between an edge and the master."""
-        up = self._up[MASTER].get(rank, [])
-        if len(up) >= FEWEST_STEPS:
-            return up
-        self._by_updates.append(rank)
-        down = _down(self._traces[MASTER].rounds, self._traces[rank].rounds)
-        return down if len(down) >= FEWEST_STEPS else [time for times in self._up[MASTER].values() for time in times]
+        return self._up[MASTER][rank]
 
     def notes(self) -> Iterator[str]:
         """What was done without."""
@@ -197,11 +194,6 @@ class _Links:
             yield (
                 f"The links of {_ranks(self._like_others)} are taken to be like those of other workers: what it sent was hardly "
                 "ever waited for."
-            )
-        if self._by_updates:
-            yield (
-                f"The master hardly ever waited for {_ranks(self._by_updates)}: its link is judged by when weights were there "
-                "after an update, as far as ranks' clocks agree."
             )
 
 
@@ -219,20 +211,6 @@ def _up(trace: Trace) -> dict[Rank, _Times]:
     for line in trace.rounds:
         for sender, _, known, done in line.exchanges:
             found[sender].append(done - known)
-    return found
-
-
-def _down(updates: Sequence[TracedRound], rounds: Sequence[TracedRound]) -> _Times:
-    """How long weights took to an edge that uses all it is given: it is given the newest there are when it has the last ones."""
-    made = [update.closed for update in updates]
-    found: _Times = []
-    sent = 0.0
-    for before, line in pairwise(rounds):
-        newer = bisect_right(made, sent)
-        if newer == len(made):
-            break
-        sent = max(made[newer], before.opened)
-        found.append(max(0.0, line.opened - sent))
     return found
 
 

@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +53,13 @@ class SnapshotFolder:
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
-        self.size = size
+        self.ranks: Sequence[Rank] = range(size)
+
+    def among(self, ranks: Collection[Rank]) -> SnapshotFolder:
+        """The same folder, as if only these ranks were in it: those that are left at the end."""
+        folder = SnapshotFolder(self.path, 0)
+        folder.ranks = sorted(set(ranks).intersection(self.ranks))
+        return folder
 
     def write(self, mark: int | None, rank: Rank, counts: Counts, parts: Iterable[Bytes]) -> None:
         """Keep a model for ``mark``, or as the last one if that is None."""
@@ -86,7 +92,7 @@ class SnapshotFolder:
 
     def complete(self, mark: int) -> bool:
         """Whether the models of all ranks at ``mark`` are there."""
-        return all(self._find(mark, rank) is not None for rank in range(self.size))
+        return all(self._find(mark, rank) is not None for rank in self.ranks)
 
     def read(self, mark: int | None) -> list[Snapshot]:
         """All ranks' models at ``mark`` (None: their last ones), by rank; the bytes are mapped, not loaded.
@@ -96,7 +102,7 @@ class SnapshotFolder:
         FileNotFoundError
             If one is not there, or was dropped in the meantime.
         """
-        return [self._load(mark, rank) for rank in range(self.size)]
+        return [self._load(mark, rank) for rank in self.ranks]
 
     def _file(self, mark: int | None, rank: Rank) -> Path:
         return self.path / f"{'final' if mark is None else f'{mark:08d}'}-{rank:05d}"

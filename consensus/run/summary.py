@@ -68,6 +68,10 @@ def result_of(
     )
 
 
+LOST = RankResult(0, 0, 0.0, 0.0, 0.0, 0, 0.0, 0, None, None, 0.0)
+"""Of a rank that died: nobody knows more."""
+
+
 def summarise(
     config: RunConfig,
     started: datetime,
@@ -78,6 +82,7 @@ def summarise(
     server: ServerEngine | None = None,
     coding: dict[str, Any] | None = None,
     found: Found | None = None,
+    lost: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Put together ``summary.json``.
 
@@ -97,6 +102,8 @@ def summarise(
         The parameter server's engine, if there was one.
     found
         What the run went on from, if it did.
+    lost
+        Ranks that died; their rows are empty.
     coding
         What :func:`coding_of` says, if gradients were coded.
     """
@@ -112,6 +119,7 @@ def summarise(
         "ranks": len(ranks),
         "seed": config.run.seed,
         "simulated": simulated,
+        "lost": list(lost),
         "resumed": None if found is None else found.told(),
         "started": started.isoformat(timespec="seconds"),
         "ended": ended.word,
