@@ -133,9 +133,7 @@ class CodedHandle(ServedHandle):
 
     def _pause(self) -> None:
         if not self._trained:
-            raise ConfigError(
-                "call handle.train(part_loss, steps=...) on all ranks first; until then all models are alike"
-            )
+            raise ConfigError("call handle.train(part_loss, steps=...) on all ranks first; until then all models are alike")
 
     def _end(self) -> None:
         # Without training, or after an exception in it that somebody has caught, this rank has not left yet.
@@ -469,9 +467,7 @@ def _signature(code: GradientCode) -> str:
 def check_coded(code: GradientCode, size: int, payload: str, push: PushMode, any_kappa: bool) -> None:
     """Make sure that a code suits the ranks and the payload; raises ConfigError."""
     if push not in ("wait", "interrupt"):
-        raise ConfigError(
-            f"push = {push!r}: expected 'wait' or 'interrupt': with coded gradients, weights are not asked for"
-        )
+        raise ConfigError(f"push = {push!r}: expected 'wait' or 'interrupt': with coded gradients, weights are not asked for")
     layout = Layout(code.workers_per_edge, relayed=not code.direct)
     if layout.size != size:
         edges = f"{len(layout.edges)} edges, " if layout.relayed else ""

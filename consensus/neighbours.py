@@ -80,6 +80,11 @@ class NeighbourHandle(Handle):
             self._driver.send_all(message)
 
     @property
+    def lost(self) -> frozenset[Rank]:
+        """The ranks that this one knows to have died."""
+        return frozenset() if self._driver is None else self._driver.engine.lost
+
+    @property
     def steps(self) -> int:
         """Local steps taken; where rounds have several, a checkpoint may fall between them."""
         return self._steps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Literal
@@ -117,10 +116,7 @@ class Coding(Section):
                     "`consensus select RUN --out system.json` makes from the trace of a run with coded gradients"
                 ],
             )
-        try:
-            return System.from_dict(json.loads(Path(self.system).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"coding.system = {self.system!r}: {error}") from error
+        return System.read(Path(self.system))
 
     def _selected(self, layout: Layout, parts: int, system: System) -> tuple[int, int]:
         from consensus.coding.selection import select

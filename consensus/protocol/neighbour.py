@@ -348,6 +348,11 @@ class NeighbourEngine:
 
     # -- departures -----------------------------------------------------------------------------------------------------
 
+    @property
+    def lost(self) -> frozenset[Rank]:
+        """The ranks that are known to have died."""
+        return frozenset(self._dead)
+
     def _lost(self, event: PeerLost, now: Seconds) -> None:
         left = self.phase is _LEFT or self.phase is _FINISHED
         if self._everyone and event.peer not in self.view.departed and not left:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,20 +89,28 @@ class Checkpoints:
         self._task = task
         self._written = self._due.number(rounds=rounds, seconds=seconds)
 
-    def look(self, statistics: Statistics, steps: int, samples: int, seconds: Seconds) -> None:
-        """Write one if it is due; after each step."""
+    def look(self, statistics: Statistics, steps: int, samples: int, seconds: Seconds, lost: Collection[Rank]) -> None:
+        """Write one if it is due, after each step; of ranks that are ``lost`` a set needs no file."""
         number = self._due.after(self._written, rounds=statistics.rounds, seconds=seconds)
         if number is not None:
             self._written = number
-            self._write(number, statistics, steps, samples, seconds, last=False)
+            self._write(number, statistics, steps, samples, seconds, lost, last=False)
 
-    def end(self, statistics: Statistics, steps: int, samples: int, seconds: Seconds) -> None:
+    def end(self, statistics: Statistics, steps: int, samples: int, seconds: Seconds, lost: Collection[Rank]) -> None:
         """Write the last one: this rank stops."""
         number = self._due.next(rounds=statistics.rounds, seconds=seconds)
-        self._write(number, statistics, steps, samples, seconds, last=True)
+        self._write(number, statistics, steps, samples, seconds, lost, last=True)
 
     def _write(
-        self, number: int, statistics: Statistics, steps: int, samples: int, seconds: Seconds, *, last: bool
+        self,
+        number: int,
+        statistics: Statistics,
+        steps: int,
+        samples: int,
+        seconds: Seconds,
+        lost: Collection[Rank],
+        *,
+        last: bool,
     ) -> None:
         task = self._task
         state = {
@@ -111,7 +119,7 @@ class Checkpoints:
             "steps": steps,
             "samples": samples,
         }
-        self._store.write(number, state, rounds=statistics.rounds, seconds=seconds, last=last)
+        self._store.write(number, state, rounds=statistics.rounds, seconds=seconds, lost=lost, last=last)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import shutil
 import time
@@ -90,6 +91,9 @@ def run(config: RunConfig, transport: Transport, *, report: Report | None = None
     except BaseException as error:
         error.add_note(site.where)
         raise
+
+
+_LOG = logging.getLogger("consensus")
 
 
 class _Site:
@@ -203,9 +207,7 @@ def _event_writer(site: _Site) -> EventWriter | None:
     return EventWriter(site.folder / file_name(transport.rank), run=run, limit=config.run.record_limit * MIB)
 
 
-def _attach(
-    site: _Site, task: Task, ending: Ending, events: EventWriter | None, position: Position | None
-) -> Handle:
+def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None, position: Position | None) -> Handle:
     config, transport = site.config, site.transport
     seed, exchange = config.run.seed, config.exchange
     stragglers = config.stragglers.build()
@@ -301,11 +303,14 @@ def _evaluate(site: _Site, trained: _Trained, started: datetime) -> None:
         draw_curves({config.rule.name: metrics}, site.folder / "curves.png")
         shutil.rmtree(site.folder / SNAPSHOTS)
         lost = [peer for peer in range(transport.size) if peer not in results]
+        if lost:
+            _LOG.warning("ranks %s died during the run; the results are those of the others", lost)
         by_rank = [results.get(peer, LOST) for peer in range(transport.size)]
         handle = site.handle
         server = handle.decides if isinstance(handle, ServerHandle) else None
         coding = coding_of(handle.code, handle.engine, handle.worst_residual) if isinstance(handle, MasterHandle) else None
-        write_summary(site.folder, summarise(config, started, by_rank, metrics, server=server, coding=coding, found=site.found, lost=lost))
+        told = summarise(config, started, by_rank, metrics, server=server, coding=coding, found=site.found, lost=lost)
+        write_summary(site.folder, told)
     transport.gather(None)  # no rank says that the results are there before they are
 
 

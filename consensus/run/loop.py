@@ -10,6 +10,7 @@ import torch
 from consensus.config import RunConfig
 from consensus.driver import RoundTimes
 from consensus.handle import Handle
+from consensus.neighbours import NeighbourHandle
 from consensus.protocol.rounds import RoundRecord
 from consensus.run.checkpoints import Checkpoints
 from consensus.run.ending import Ending
@@ -141,7 +142,8 @@ class Loop(Course):
             over = ending.look(seconds, handle.statistics.rounds)
             if self._checkpoints is not None:
                 write = self._checkpoints.end if over else self._checkpoints.look
-                write(handle.statistics, self._steps, ending.tally.own, seconds)
+                lost = handle.lost if isinstance(handle, NeighbourHandle) else ()
+                write(handle.statistics, self._steps, ending.tally.own, seconds, lost)
             if self._report is not None and (over or seconds >= self._report_at):
                 self._report_at = seconds + REPORT_EVERY
                 self._report(self._status(seconds, value, over))

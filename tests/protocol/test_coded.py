@@ -8,8 +8,29 @@ import pytest
 
 from consensus.errors import CodingError, ConfigError, ProtocolError
 from consensus.protocol.coded import CodedWorkerEngine, MasterEngine, RelayEngine
-from consensus.protocol.commands import Apply, Broadcast, Command, Discard, Finish, GiveModel, Install, SendControl, StartStep, TakeModel
-from consensus.protocol.events import Applied, Control, Event, GradientTaken, LeaveWanted, ModelGiven, ModelTaken, PeerLost, StepDone
+from consensus.protocol.commands import (
+    Apply,
+    Broadcast,
+    Command,
+    Discard,
+    Finish,
+    GiveModel,
+    Install,
+    SendControl,
+    StartStep,
+    TakeModel,
+)
+from consensus.protocol.events import (
+    Applied,
+    Control,
+    Event,
+    GradientTaken,
+    LeaveWanted,
+    ModelGiven,
+    ModelTaken,
+    PeerLost,
+    StepDone,
+)
 from consensus.protocol.messages import Fetch, Leave, Push, Weights
 from consensus.protocol.rounds import Phase
 from consensus.rules.coded import Sufficient

@@ -96,7 +96,8 @@ def test_all_exact_schemes_are_one_process_wherever_they_run(tmp_path: Path) -> 
         if scheme in ("hgc", "flat"):
             found.append(summary_of(in_loopback(settings, size_of(scheme)))["final"]["loss"])
     # Ten workers of one part each, all waited for.
-    found.append(summary_of(simulate(of(small(tmp_path, rule={"name": "bsp"}, data={"batch": 5}, **changes), 11)))["final"]["loss"])
+    alone = small(tmp_path, rule={"name": "bsp"}, data={"batch": 5}, **changes)
+    found.append(summary_of(simulate(of(alone, 11)))["final"]["loss"])
     assert found == pytest.approx([found[0]] * len(found), rel=1e-5)
 
 
@@ -177,7 +178,7 @@ def test_in_a_comparison_equally_many_train(tmp_path: Path) -> None:
         ({}, 9, r"coding.workers_per_edge = [2, 3]: takes 8 ranks (a master, 2 edges and 5 workers), but there are 9; start 8"),
         ({"coding": {"edge_stragglers": 2}}, 8, "coding: edge_stragglers = 2: expected 0 to 1"),
         ({"coding": {"worker_stragglers": 2}}, 8, "coding: worker_stragglers = 2: expected 0 to 1"),
-        ({"coding": {"payload": "bfloat16", "worker_stragglers": 2, "workers_per_edge": [4, 4]}}, 11, "payload bfloat16: the code"),
+        ({"coding": {"payload": "bfloat16", "worker_stragglers": 2, "workers_per_edge": [4, 4]}}, 11, "payload bfloat16: the"),
         ({"exchange": {"every": 2}}, 8, "exchange.every = 2: does not apply to coded gradients"),
         ({"run": {"on_nan": "ignore"}}, 8, "run.on_nan = 'ignore': a coded gradient with a NaN"),
         ({"server": {"servers": 2}}, 8, "server: rule 'hgc' has no server"),
@@ -195,8 +196,8 @@ def test_sections_without_a_purpose_are_refused(tmp_path: Path) -> None:
         small(tmp_path, rule={"name": "dtur"}, coding={"parts": 3})
     with pytest.raises(ValueError, match="hgc takes no parameters, got s_e; what a scheme takes is in the section"):
         small(tmp_path, rule={"name": "hgc", "s_e": 3})
+    base = small(tmp_path).model_dump(exclude_unset=True, by_alias=True)
     with pytest.raises(ValueError, match="architecture = 'coded': rule 'dtur' is of another kind.*rule.name=hgc"):
-        base = small(tmp_path).model_dump(exclude_unset=True, by_alias=True)
         RunConfig.model_validate({**base, "architecture": "coded", "rule": {"name": "dtur"}})
 
 
