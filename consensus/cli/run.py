@@ -62,7 +62,7 @@ def run(
         from consensus.run.checkpoints import find
 
         find(config, resume)
-    size = config.run.ranks or 1
+    size = config.size or 1
     if size == 1:
         _be_a_rank(file, changes, data_dir, progress, quiet, closing, resume)
         return
@@ -93,7 +93,7 @@ def check(file: str, changes: list[str], data_dir: Path | None) -> RunConfig:
     from consensus.config import load
 
     config = load(file, changes, data_dir)
-    size = config.run.ranks or 1
+    size = config.size or 1
     config.check(size)
     check_writable(config.run.out)
     from consensus.run.prepare import check_names  # loads torch, and what is above needs none to say what is wrong

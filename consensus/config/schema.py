@@ -365,6 +365,13 @@ class RunConfig(Section):
         """The architecture."""
         return "server" if self.serves else "coded" if self.codes else "neighbours"
 
+    @property
+    def size(self) -> int | None:
+        """Number of ranks, if the run file says it: outright, or by the layout of coded gradients."""
+        if self.run.ranks is None and self.codes and self.coding.workers_per_edge is not None:
+            return self.coding.size(self.rule.name, sum(self.coding.workers_per_edge))
+        return self.run.ranks
+
     def layout(self, size: int) -> Layout:
         """Who is what, with coded gradients."""
         return self.coding.layout(self.rule.name, size)

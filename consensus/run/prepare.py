@@ -61,7 +61,7 @@ def check_names(config: RunConfig, size: int | None = None) -> None:
     DataError
         If the data set's files are missing or damaged, or a rank would get no samples.
     """
-    prepare(config, 0, size or config.run.ranks or 1)
+    prepare(config, 0, size or config.size or 1)
 
 
 def prepare(config: RunConfig, rank: Rank, size: int) -> Task:

@@ -110,7 +110,7 @@ def check(config: RunConfig, timing: bool) -> tuple[int, ComputeTime]:
     ConfigError
         With all that is wrong.
     """
-    size, compute = config.run.ranks, config.stragglers.build()
+    size, compute = config.size, config.stragglers.build()
     problems = []
     if size is None:
         problems.append("run.ranks: missing; a simulation starts no ranks that could be counted, so set it: --set run.ranks=8")

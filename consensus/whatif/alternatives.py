@@ -149,6 +149,8 @@ def _setting(run: LoadedRun, fitted: Fitted, rule: Choice, topology: Choice, siz
             )
         if config.serves:
             raise ConfigError("a parameter server's links are not those of the trace; compare server rules by `consensus sim`")
+        if config.codes:
+            raise ConfigError("the links of coded gradients are not those of the trace; compare schemes by `consensus sim`")
         if compute is not None:
             compute.fit(size)
         as_recorded = not topology[1] and size == run.ranks

@@ -114,6 +114,10 @@ def _check(run: LoadedRun) -> None:
             f"{run.folder}: a run with a parameter server, which this does not simulate from traces; record a run under any wait "
             "rule, or compare server rules by `consensus sim`"
         )
+    if run.config.codes:
+        raise ConfigError(
+            f"{run.folder}: a run with coded gradients; `consensus select` says from its traces how long other tolerances would take"
+        )
     if not run.traces:
         raise ConfigError(
             f"{run.folder}: {' '.join(run.notes)} Expected the traces of all ranks: record it with run.trace = true"

@@ -23,7 +23,7 @@ SHORT = ["--ranks", "2", "--set", "stragglers.model=none", "--set", "run.stop={ 
 TROUBLE = """
 import sys, time, types
 stub = types.ModuleType("consensus.run.experiment")
-def run(config, transport, *, report=None):
+def run(config, transport, *, report=None, resume=None):
     if transport.rank == 1:
         raise {error}
     time.sleep(60)

@@ -123,6 +123,13 @@ def test_ends(tmp_path: Path, where: str) -> None:
     assert by_target["rounds"][0] < 200
 
 
+def test_a_layout_says_how_many_ranks_there_are(tmp_path: Path) -> None:
+    settings = coded(tmp_path, "hgc", "rounds = 1")
+    assert (settings.run.ranks, settings.size, coded(tmp_path, "flat").size) == (None, 8, 6)
+    assert summary_of(simulate(settings))["ranks"] == 8
+    assert small(tmp_path, rule={"name": "hgc"}).size is None
+
+
 def test_timing_alone(tmp_path: Path) -> None:
     summary = summary_of(simulate(of(coded(tmp_path, "hgc"), 8), timing=True))
     assert summary["final"] == {"accuracy": None, "loss": None}
