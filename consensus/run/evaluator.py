@@ -29,12 +29,13 @@ _LOOK_EVERY: Seconds = 0.05
 
 
 def newest(snapshots: SnapshotFolder, limit: int, after: int) -> int | None:
-    """The last mark later than ``after`` that all ranks have a model of.
+    """The last mark later than ``after`` that all ranks that live have a model of.
 
     The last, not the next: where evaluating takes longer than the time between marks, going through all of them would find the
     target ever later. Those left out are evaluated after the run.
     """
-    seen = snapshots.marks(rank=0)
+    snapshots = snapshots.living()
+    seen = snapshots.marks(rank=snapshots.ranks[0])
     candidates = [mark for mark in (kept(seen[-1], limit) if seen else ()) if mark > after]
     return next((mark for mark in reversed(candidates) if snapshots.complete(mark)), None)
 
@@ -55,7 +56,7 @@ def main(run: Path) -> None:
                 continue
             latest = mark
             with suppress(FileNotFoundError):  # dropped since; a later mark will be evaluated
-                evaluated = evaluator.mark(snapshots, mark)
+                evaluated = evaluator.mark(snapshots.living(), mark)
                 lines.write(json.dumps(asdict(evaluated)) + "\n")
                 if target is not None and evaluated.reaches(target):
                     stop = {**target.model_dump(), "reached": getattr(evaluated, target.metric), "seconds": mark * every}

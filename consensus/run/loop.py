@@ -19,7 +19,7 @@ from consensus.run.prepare import Task
 from consensus.run.snapshots import Counts, Recorder
 from consensus.run.status import Report, Status
 from consensus.trace import TraceWriter
-from consensus.types import Seconds
+from consensus.types import Rank, Seconds
 
 REPORT_EVERY: Seconds = 0.2
 
@@ -43,6 +43,7 @@ class Course(ABC):
     def __init__(self, handle: Handle, ending: Ending) -> None:
         self._handle, self._ending = handle, ending
         self._now = handle.transport.now
+        self._recorder: Recorder | None = None
         self.origin = self._now()
 
     @property
@@ -61,6 +62,7 @@ class Course(ABC):
     def keep(self, recorder: Recorder) -> None:
         """Let ``recorder`` look at the clock whenever the model is about to change."""
         now, origin = self._now, self.origin
+        self._recorder = recorder
         self._handle.before_change = lambda: recorder.look(now() - origin)
 
     def trace(self, writer: TraceWriter) -> None:
@@ -100,6 +102,7 @@ class Loop(Course):
         self._batch = 0
         self._steps = 0
         self._checkpoints: Checkpoints | None = None
+        self._lost: frozenset[Rank] = frozenset()
         # After the handle's own hook: under all-reduce the averaged gradient is clipped, not each rank's; and a snapshot that is
         # taken before the step does not count the step's samples, one that is taken before the average does.
         task.optimizer.register_step_pre_hook(self._before_step)
@@ -140,9 +143,13 @@ class Loop(Course):
             seconds = self.seconds
             self._steps += 1
             over = ending.look(seconds, handle.statistics.rounds)
+            lost = handle.lost if isinstance(handle, NeighbourHandle) else frozenset[Rank]()
+            if lost != self._lost and self._recorder is not None:
+                for peer in lost - self._lost:
+                    self._recorder.lose(peer)
+                self._lost = lost
             if self._checkpoints is not None:
                 write = self._checkpoints.end if over else self._checkpoints.look
-                lost = handle.lost if isinstance(handle, NeighbourHandle) else ()
                 write(handle.statistics, self._steps, ending.tally.own, seconds, lost)
             if self._report is not None and (over or seconds >= self._report_at):
                 self._report_at = seconds + REPORT_EVERY

@@ -61,6 +61,14 @@ class SnapshotFolder:
         folder.ranks = sorted(set(ranks).intersection(self.ranks))
         return folder
 
+    def lose(self, rank: Rank) -> None:
+        """Let everybody who looks into the folder know that ``rank`` has died."""
+        (self.path / f"lost-{rank:05d}").touch()
+
+    def living(self) -> SnapshotFolder:
+        """The same folder without the ranks that are known to have died."""
+        return self.among([rank for rank in self.ranks if not (self.path / f"lost-{rank:05d}").exists()])
+
     def write(self, mark: int | None, rank: Rank, counts: Counts, parts: Iterable[Bytes]) -> None:
         """Keep a model for ``mark``, or as the last one if that is None."""
         path = self._file(mark, rank)
@@ -172,6 +180,10 @@ class Recorder:
         self._latest = 0
         self._marks: list[int] = []
         self._next_at = every
+
+    def lose(self, rank: Rank) -> None:
+        """See :meth:`SnapshotFolder.lose`."""
+        self._folder.lose(rank)
 
     def look(self, seconds: Seconds) -> None:
         """Keep the present model for all marks that have passed; call it before the model changes."""

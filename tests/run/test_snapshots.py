@@ -159,3 +159,18 @@ def test_the_newest_mark_is_the_last_that_all_have(tmp_path: Path) -> None:
         for mark in range(1, latest + 1):
             folder.write(mark, rank, COUNTS, model(mark))
     assert (newest(folder, 8, 0), newest(folder, 8, 2), newest(folder, 8, 3)) == (3, 3, None)
+
+
+def test_the_dead_are_waited_for_no_more(tmp_path: Path) -> None:
+    folder = SnapshotFolder(tmp_path, 3)
+    for rank in (0, 2):
+        folder.write(4, rank, Counts(1, 1, 0), [np.zeros(8, np.uint8)])
+    assert not folder.complete(4)
+    assert newest(folder, 8, 0) is None
+    folder.lose(1)
+    living = folder.living()
+    assert list(living.ranks) == [0, 2]
+    assert living.complete(4)
+    assert newest(folder, 8, 0) == 4
+    assert len(living.read(4)) == 2
+    assert folder.marks(0) == [4]
