@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    coded,
+    coding_cost,
     cpu,
     dbw,
     elastic,
@@ -90,6 +92,12 @@ def _elastic_cifar(request: Request) -> dict[str, Any]:
     return elastic_cifar.run(elastic_cifar.Scale(), cifar10(request.data_dir))
 
 
+def _coded(request: Request) -> dict[str, Any]:
+    if request.quick:
+        return coded.run(coded.QUICK, {"digits": None})
+    return coded.run(coded.FULL, {"mnist": mnist(request.data_dir), "cifar10": cifar10(request.data_dir)})
+
+
 BENCHMARKS: Mapping[str, Benchmark] = {
     "overhead": Benchmark(_of(overhead), overhead.report),
     "cpu": Benchmark(_of(cpu), cpu.report),
@@ -105,6 +113,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "zipline": Benchmark(_of(zipline), zipline.report),
     "served": Benchmark(_served, served.report, served.draw),
     "elastic_cifar": Benchmark(_elastic_cifar, elastic_cifar.report, elastic_cifar.draw),
+    "coded": Benchmark(_coded, coded.report, coded.draw, coded.publish),
+    "coding_cost": Benchmark(_of(coding_cost), coding_cost.report),
 }
 
 

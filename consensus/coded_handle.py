@@ -371,11 +371,14 @@ def encode(
     """
     optimizer.zero_grad()
     total = samples = plain = computed = 0.0
+    on_cpu = all(parameter.device.type == "cpu" for group in optimizer.param_groups for parameter in group["params"])
+    # torch.manual_seed goes through all kinds of accelerators, which takes as long as a small part's gradient.
+    seed = torch.default_generator.manual_seed if on_cpu else torch.manual_seed
     with _own_generator():
         for part, coefficient in zip(share.parts, share.coefficients, strict=True):
             if useless():
                 return None
-            torch.manual_seed(seed_of(step, part))
+            seed(seed_of(step, part))
             loss, count = part_loss(step, part)
             torch.autograd.backward(loss * coefficient)
             value = loss.item()

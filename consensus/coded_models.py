@@ -64,7 +64,7 @@ class _Gathering:
 
     def lend(self, peer: Rank, index: int) -> Bytes:
         """Return memory for chunk ``index`` of ``peer``'s coded gradient."""
-        return self._kept.of(peer).chunks[index]
+        return self._kept.lend(peer).chunks[index]
 
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
         """Nothing to do: it is where it belongs."""
@@ -80,11 +80,17 @@ class _Gathering:
 
     def taken(self, peer: Rank) -> Event:
         """A coded gradient of ``peer`` is here; its sender has made sure that it is finite."""
+        self._kept.came(peer)
         return GradientTaken(peer, 0.0)
 
     def discard(self, peer: Rank) -> None:
         """Forget the coded gradient kept of ``peer``, or what there is of it."""
         self._kept.forget(peer)
+
+    def forget(self, peer: Rank) -> None:
+        """Give up what was on its way to ``peer``, which is dead, or from it; what has come whole stays."""
+        self._versions.left(peer)
+        self._kept.lose(peer)
 
     def _combine(self, senders: Sequence[Rank]) -> None:
         combination = self._layer.combine([rank - self._first for rank in senders], approximate=self._approximate)

@@ -86,10 +86,20 @@ class Arrivals(Generic[_T]):
     def __init__(self, make: Callable[[], _T]) -> None:
         self._make = make
         self._here: dict[Rank, _T] = {}
+        self._coming: set[Rank] = set()
         self._spare: list[_T] = []
 
-    def of(self, peer: Rank) -> _T:
-        """Where what ``peer`` sends is."""
+    def lend(self, peer: Rank) -> _T:
+        """Where what ``peer`` sends is to be written."""
+        self._coming.add(peer)
+        return self._of(peer)
+
+    def came(self, peer: Rank) -> _T:
+        """What ``peer`` has sent: all of it is here."""
+        self._coming.discard(peer)
+        return self._of(peer)
+
+    def _of(self, peer: Rank) -> _T:
         if peer not in self._here:
             self._here[peer] = self._spare.pop() if self._spare else self._make()
         return self._here[peer]
@@ -102,5 +112,16 @@ class Arrivals(Generic[_T]):
 
     def forget(self, peer: Rank) -> None:
         """Drop what has come of ``peer``, if anything has."""
-        if peer in self._here:
-            self._spare.append(self._here.pop(peer))
+        if peer not in self._here:
+            return
+        memory = self._here.pop(peer)
+        if peer in self._coming:
+            # Of a rank that died in the middle: a transport may write there even now, so it is nobody else's.
+            self._coming.remove(peer)
+        else:
+            self._spare.append(memory)
+
+    def lose(self, peer: Rank) -> None:
+        """Drop what has come of ``peer``, which is dead, unless it is whole."""
+        if peer in self._coming:
+            self.forget(peer)

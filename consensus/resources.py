@@ -77,6 +77,29 @@ def names(kind: str) -> list[str]:
     return sorted(_listing(kind))
 
 
+def shipped(kind: str, file: str) -> Path:
+    """Return a file that comes with the package, whatever its extension; the checkout's before the installed one.
+
+    Parameters
+    ----------
+    kind : str
+        The folder it is in, ``"launch"`` or ``"topologies"``.
+    file : str
+        Its name with extension.
+
+    Raises
+    ------
+    ConfigError
+        If it did not come with this installation.
+    """
+    places = [folder / file for folder in _folders(kind)]
+    for place in places:
+        if place.is_file():
+            return place
+    looked = " or ".join(map(str, places))
+    raise ConfigError(f"{file} did not come with this installation, expected it at {looked}; install the package again")
+
+
 def _suffix(kind: str) -> str:
     return lookup("kind of file", kind, _SUFFIXES)
 

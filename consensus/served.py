@@ -75,15 +75,11 @@ class ServedModel:
     def release(self, peer: Rank, index: int) -> None:
         """Take note that a chunk has left."""
         if index == len(self._share) - 1:
-            self.left(peer)
-
-    def left(self, peer: Rank) -> None:
-        """Nothing is on its way to ``peer`` any more."""
-        self._versions.left(peer)
+            self._versions.left(peer)
 
     def lend(self, peer: Rank, index: int) -> Bytes:
         """Return memory for chunk ``index`` of ``peer``'s gradient."""
-        return self._kept.of(peer).chunks[self._share[index]]
+        return self._kept.lend(peer).chunks[self._share[index]]
 
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
         """Nothing to do: it is where it belongs."""
@@ -92,7 +88,7 @@ class ServedModel:
 
     def taken(self, peer: Rank) -> Event:
         """A gradient of ``peer`` is here."""
-        return GradientTaken(peer, self._kept.of(peer).square())
+        return GradientTaken(peer, self._kept.came(peer).square())
 
     def show(self, other: ServedModel) -> None:
         """Copy this server's share of the model into the model of another, where it is nobody's."""
@@ -102,6 +98,11 @@ class ServedModel:
     def discard(self, peer: Rank) -> None:
         """Forget the gradient kept of ``peer``, or what there is of it."""
         self._kept.forget(peer)
+
+    def forget(self, peer: Rank) -> None:
+        """Give up what was on its way to ``peer``, which is dead, or from it; a gradient that has come whole stays."""
+        self._versions.left(peer)
+        self._kept.lose(peer)
 
     @torch.no_grad()
     def apply(self, workers: Sequence[Rank], factor: float) -> Event:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from consensus.bundle import Bundle, share
 from consensus.driver import Driver
-from consensus.errors import ConfigError
+from consensus.errors import ConfigError, ProtocolError
 from consensus.flat import FlatModel
 from consensus.handle import Handle
 from consensus.protocol.messages import Message
@@ -39,6 +39,14 @@ class ServedHandle(Handle):
         """Send an application message to every other rank, as long as there is a session."""
 
     def _agree(self) -> None:
+        # Who lives is known after a collective call. Another rank's model would do for the transport, and be wrong.
+        self.transport.gather(None)
+        dead = [server for server in range(self.servers) if server not in self.transport.members]
+        if dead:
+            raise ProtocolError(
+                f"rank {self.rank} cannot have the model that counts: it, or a share of it, was at ranks {dead}, which have "
+                "died; start again"
+            )
         # What is exchanged and no more: the server's counters and local buffers have seen no batch, and are nobody's.
         state = Bundle(self.flat)
         state.copy_weights(self.flat)
@@ -105,10 +113,21 @@ class ServerHandle(ServedHandle):
         ----------
         look : callable, optional
             Called several times a second.
+
+        Raises
+        ------
+        ProtocolError
+            If all workers have died, or another server.
         """
         self.engine.begin(self.transport.now())
         self._driver.serve(look)
         self._serving = False
+        decides = self.decides
+        if decides is not None and decides.deserted:
+            raise ProtocolError(
+                f"rank {self.rank} serves nobody any more: all workers, ranks {list(decides.members)}, have died, "
+                f"after {decides.round} updates; start again"
+            )
 
     def send_all(self, message: Message) -> None:
         """See :meth:`ServedHandle.send_all`."""

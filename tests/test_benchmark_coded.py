@@ -93,6 +93,12 @@ def test_regimes() -> None:
     halves, whole = (Regime(parts=parts).system().edges[0].workers[0] for parts in (2, 1))
     assert halves.mean_part * 2 == pytest.approx(whole.mean_part)
     assert math.isinf(Regime(scatter=0.0).system().edges[0].workers[0].gamma)
+    passing = Regime(passing=True, share=0.05)
+    worker = passing.system().edges[3].workers[10]
+    assert worker.mean_part == pytest.approx((0.95 + 0.05 * 10) * 0.012, rel=0.02)
+    steps = streams(passing.system(), [1] * 34, seed=1)[0]
+    assert np.mean([steps.next() > 0.08 for _ in range(4000)]) == pytest.approx(0.05, abs=0.01)
+    assert without(passing.system()).workers_per_edge == WORKERS
     assert without(Regime(slow=1.0).system()).workers_per_edge == WORKERS
     assert without(Regime().system()).workers_per_edge == (5, 6, 7, 9)
 
@@ -199,7 +205,7 @@ def test_pictures(result: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_what_coding_adds_is_summed_up() -> None:
-    pieces = {"around": [1e-4], "taken": [1e-4], "edge": [2e-4], "master": [1e-4], "cold": [3e-3], "warm": [1e-5]}
+    pieces = {"extra": [1e-4], "taken": [1e-4], "edge": [2e-4], "master": [1e-4], "cold": [3e-3], "warm": [1e-5]}
     cases = [
         {"workers": [2, 3], "batch": batch, "load": 4, "seconds": {**pieces, "gradients": [own], "encoded": [1.1 * own]}}
         for batch, own in ((16, 5e-3), (256, 20e-3))
@@ -212,6 +218,8 @@ def test_what_coding_adds_is_summed_up() -> None:
 def test_costs_are_measured() -> None:
     with one_thread():
         seconds = coding_cost.measure((2, 2), 4, blocks=2)
-    assert {*coding_cost.PIECES, "gradients", "encoded", "cold", "warm"} == set(seconds)
-    assert all(len(values) == 2 and min(values) > 0 for values in seconds.values())
+    assert {*coding_cost.PIECES, "gradients", "encoded", "cold", "warm", "around", "nothing"} == set(seconds)
+    assert all(len(values) == 2 for values in seconds.values())
+    assert seconds["extra"] == [whole - less for whole, less in zip(seconds["around"], seconds["nothing"], strict=True)]
+    assert min(seconds["gradients"]) > 0
 

@@ -23,7 +23,7 @@ LAYERS = [
         "handle", "keeping", "models", "neighbours", "optim", "payload", "pushed", "recording", "region", "replay", "served",
         "serving", "statistics", "step_scale", "trace",
     },
-    {"config", "doctor", "launcher", "report", "run", "whatif"},
+    {"config", "doctor", "launcher", "report", "run", "slurm", "whatif"},
     {"cli", "__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -92,3 +92,9 @@ def test_names_of_this_checkout_are_all_found(kind: str) -> None:
     assert known
     for name in known:
         assert resources.find(kind, name).stem == name
+
+
+def test_a_file_of_another_kind_is_found_by_its_whole_name(package: Path) -> None:
+    assert resources.shipped("launch", "README.md").read_text() == "not a run file"
+    with pytest.raises(ConfigError, match=r"slurm.sbatch did not come with this installation, expected it at .*_files/launch"):
+        resources.shipped("launch", "slurm.sbatch")

@@ -378,14 +378,14 @@ def test_a_dead_worker_keeps_no_memory() -> None:
     world = World(Mixed, 2, sgd)
     leaving = world.server.outgoing(1)
     step(world)
-    world.server.left(1)
-    world.server.left(1)
+    world.server.forget(1)
+    world.server.forget(1)
     addresses = set()
     for _ in range(5):
         # A version that nobody reads any more is written anew as soon as the present one is being read.
         addresses.add(world.server.outgoing(2)[0].__array_interface__["data"][0])
         step(world)
-        world.server.left(2)
+        world.server.forget(2)
     assert leaving[0].__array_interface__["data"][0] in addresses
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from consensus import __version__
-from consensus.cli import compare, demo, doctor, launch, range_test, replay, report, run, select, sim, whatif
+from consensus.cli import compare, demo, doctor, launch, range_test, replay, report, run, select, sim, submit, whatif
 from consensus.cli.ending import Commands
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command("replay")(replay.replay)
 app.command("whatif")(whatif.whatif)
 app.command("select")(select.select)
 app.command("launch", context_settings=_PASS_ON)(launch.launch)
+app.command("submit")(submit.submit)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 

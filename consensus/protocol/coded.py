@@ -10,6 +10,7 @@ Laws, beyond the server's (tests/protocol/test_coded.py):
 1. Nobody waits for a node that is silent, as long as the others suffice; beyond that the master says so and ends.
 2. A gradient of a version that is over is received whole and forgotten.
 3. The master ends training; the others leave when they hear of it, whatever they are at.
+4. Dying is being silent for ever. The workers of a dead edge leave; the master's death ends the run, for the model dies with it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from typing import ClassVar, Protocol
 
-from consensus.errors import CodingError, ProtocolError
-from consensus.protocol.commands import Broadcast, Discard, GiveModel, Install, SendControl, TakeModel
+from consensus.errors import CodingError
+from consensus.protocol.commands import Discard, GiveModel, Install, SendControl, TakeModel
 from consensus.protocol.events import Applied, LeaveWanted, ModelGiven, ModelTaken, PeerLost, StepDone
-from consensus.protocol.messages import Fetch, Leave, Push, Weights
+from consensus.protocol.messages import Fetch, Push, Weights
 from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.server import ServerEngine
 from consensus.protocol.service import Arrival, PushMode, ServerRule
-from consensus.protocol.worker import WorkerEngine
+from consensus.protocol.worker import WorkerEngine, bereft
 from consensus.types import Rank, Round, Seconds
 
 _LOG = logging.getLogger("consensus")
@@ -62,19 +63,11 @@ class _Gatherer(ServerEngine):
             self._out.append(Discard(worker))
         self.view.kept.clear()
 
-    def _goodbye(self, peer: Rank, message: Leave, now: Seconds) -> None:
-        self._gone(message.who, now, dead=message.who != peer)
-
-    def _lost(self, event: PeerLost, now: Seconds) -> None:
-        if event.peer in self.view.iterations:
-            self._out.append(Broadcast(Leave(event.peer)))
-        self._gone(event.peer, now, dead=True)
-
     def _gone(self, who: Rank, now: Seconds, dead: bool) -> None:
         self._goodbyes.discard(who)
         if who in self.members:
-            self._depart(who, now, dead)
-        if self.phase is Phase.LEFT:
+            super()._gone(who, now, dead)
+        elif self.phase is Phase.LEFT:
             self._finish_if_over()
 
     def _departed(self, now: Seconds) -> None:
@@ -156,9 +149,7 @@ class MasterEngine(_Gatherer):
         **ServerEngine._EVENTS,
         Applied: _made,
         LeaveWanted: _leave_wanted,
-        PeerLost: _Gatherer._lost,
     }
-    _MESSAGES: ClassVar[dict[type, Callable[..., None]]] = {**ServerEngine._MESSAGES, Leave: _Gatherer._goodbye}
 
 
 class RelayEngine(_Gatherer):
@@ -260,10 +251,11 @@ class RelayEngine(_Gatherer):
     # -- the end --------------------------------------------------------------------------------------------------------
 
     def _gone(self, who: Rank, now: Seconds, dead: bool) -> None:
-        if who == self.master and self.phase is Phase.OPEN:
-            if dead:
-                raise ProtocolError(f"rank {self.rank} relays for rank {who}, the master, which is lost")
-            self._leave()
+        if who == self.master:
+            if dead and self.phase is not Phase.FINISHED:
+                raise bereft(self.rank, who, "the master")
+            if self.phase is Phase.OPEN:
+                self._leave()
         super()._gone(who, now, dead)
 
     def _wanted(self, event: LeaveWanted, now: Seconds) -> None:
@@ -289,13 +281,8 @@ class RelayEngine(_Gatherer):
         ModelGiven: _left,
         ModelTaken: _came,
         LeaveWanted: _wanted,
-        PeerLost: _Gatherer._lost,
     }
-    _MESSAGES: ClassVar[dict[type, Callable[..., None]]] = {
-        **ServerEngine._MESSAGES,
-        Weights: _weights,
-        Leave: _Gatherer._goodbye,
-    }
+    _MESSAGES: ClassVar[dict[type, Callable[..., None]]] = {**ServerEngine._MESSAGES, Weights: _weights}
 
 
 class CodedWorkerEngine(WorkerEngine):
@@ -343,8 +330,9 @@ class CodedWorkerEngine(WorkerEngine):
         self.last = RoundRecord(self.round, self._opened_at, now, (), (), self.ended)
         self._leave(LeaveWanted(), now)
 
-    def _heard_goodbye(self, peer: Rank, message: Leave, now: Seconds) -> None:
-        who = message.who
+    def _gone(self, who: Rank, now: Seconds, dead: bool) -> None:
+        if dead and who == self.master and self.phase is not Phase.FINISHED:
+            raise bereft(self.rank, who, "the master")
         self._goodbyes.discard(who)
         if who in (self.server, self.master) and self.ended is None:
             self.ended = "the master has ended training" if who == self.master else f"rank {who}, its edge, has left"
@@ -355,9 +343,9 @@ class CodedWorkerEngine(WorkerEngine):
             self._finish_if_over()
 
     def _lost(self, event: PeerLost, now: Seconds) -> None:
-        if event.peer == self.master and self.ended is None:
-            raise ProtocolError(f"rank {self.rank}: rank {event.peer}, the master, is lost")
-        self._heard_goodbye(event.peer, Leave(event.peer), now)
+        # Not when others tell of it: the transport may have let in before what was under way.
+        if event.peer == self.server:
+            self._giving, self._coming = False, None
+        super()._lost(event, now)
 
     _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {**WorkerEngine._EVENTS, StepDone: _computed, PeerLost: _lost}
-    _MESSAGES: ClassVar[dict[type, Callable[..., None]]] = {**WorkerEngine._MESSAGES, Leave: _heard_goodbye}

@@ -6,7 +6,7 @@ Laws (tests/protocol/test_server.py, tests/sim/test_served.py):
    begun only when the worker has said that it has room (Fetch), one transfer a worker at a time, always of the newest weights.
 2. Each gradient that arrives is applied once, discarded once, or rejected once (it is not finite); never two of these.
 3. A worker goes on only from weights that the rule has released to it.
-4. Leaving and dying are ordinary events; the rule is asked again after each.
+4. Leaving and dying are ordinary events; the rule is asked again after each. A gradient that is whole by then counts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 from consensus.errors import ConfigError, ProtocolError
-from consensus.protocol.commands import Apply, Broadcast, Command, Discard, Finish, GiveModel, SendControl, TakeModel
+from consensus.protocol.commands import Apply, Broadcast, Command, Discard, DropModel, Finish, GiveModel, SendControl, TakeModel
 from consensus.protocol.events import Applied, Control, Event, GradientTaken, ModelGiven, PeerLost, Tick
 from consensus.protocol.messages import Fetch, Leave, Push, Weights
 from consensus.protocol.rounds import Exchange, Phase, RoundRecord
@@ -133,12 +133,18 @@ class ServerEngine:
         self._taken: tuple[Arrival, ...] = ()
         self._waiting: deque[GradientTaken] = deque()
         self._dead: set[Rank] = set()
+        self._farewell = False
         self._out: list[Command] = []
 
     @property
     def round(self) -> Round:
         """Updates made so far."""
         return self.view.version
+
+    @property
+    def deserted(self) -> bool:
+        """Whether it has ended because all workers have died; none has said goodbye."""
+        return self.phase is not Phase.OPEN and not self._farewell
 
     def begin(self, now: Seconds) -> None:
         """Serving begins only now; nothing has been handled yet."""
@@ -192,7 +198,8 @@ class ServerEngine:
             # Shards make an update one after the other. Until it is made the rule cannot be asked, nor what came be overwritten.
             self._waiting.append(event)
             return
-        if worker in self._dead:
+        if worker in self._dead:  # of whose death another rank has told before
+            self._out.append(Discard(worker))
             return
         if not member.pushes:
             raise self._broken(f"a gradient of rank {worker} came that it had not announced")
@@ -290,7 +297,7 @@ class ServerEngine:
 
     def _release(self, verdict: Verdict) -> None:
         for worker in verdict.release:
-            if worker in self._dead or worker not in self.view.iterations:
+            if worker not in self.view.iterations:
                 continue
             self.view.held.discard(worker)
             self.members[worker].released = True
@@ -311,23 +318,32 @@ class ServerEngine:
     # -- departures -----------------------------------------------------------------------------------------------------
 
     def _goodbye(self, peer: Rank, message: Leave, now: Seconds) -> None:
-        self._depart(message.who, now, dead=message.who != peer)
+        self._gone(message.who, now, dead=message.who != peer)
 
     def _lost(self, event: PeerLost, now: Seconds) -> None:
-        if event.peer in self.view.iterations:
+        if self.phase is Phase.OPEN and event.peer in self.view.iterations:
             self._out.append(Broadcast(Leave(event.peer)))
-        self._depart(event.peer, now, dead=True)
+        self._gone(event.peer, now, dead=True)
+
+    def _gone(self, who: Rank, now: Seconds, dead: bool) -> None:
+        self._depart(who, now, dead)
+        if self.phase is Phase.LEFT:  # the end may have waited for what was under way with it
+            self._finish_if_over()
 
     def _depart(self, who: Rank, now: Seconds, dead: bool) -> None:
-        view = self.view
+        view, member = self.view, self.members[who]
         if dead and who not in self._dead:
             self._dead.add(who)
-            self.members[who].giving = False
-            if self.members[who].pushes:
+            member.giving = False
+            self._out.append(DropModel(who))
+            if member.pushes:
+                # Whole at this rank perhaps, and not at other shards.
                 self._out.append(Discard(who))
-                self.members[who].pushes.clear()
+                member.pushes.clear()
+                self._waiting = deque(event for event in self._waiting if event.peer != who)
         if who not in view.iterations:
             return
+        self._farewell = self._farewell or not dead
         del view.iterations[who]
         view.workers = tuple(worker for worker in view.workers if worker != who)
         view.held.discard(who)
@@ -374,7 +390,7 @@ class ServerEngine:
         lines = [f"{since}; {self.rule.name}: {self.unmet}"]
         for worker, member in self.members.items():
             if worker not in view.iterations:
-                doing = "has left"
+                doing = "has died" if worker in self._dead else "has left"
             elif member.pushes:
                 doing = f"pushes its gradient {member.pushes[0][0].iteration}"
             elif worker in view.held:

@@ -3,6 +3,9 @@
 Arrivals differ from shard to shard, and shards that decided by themselves would average different gradients. So the first server
 has the engine of a single one, and what that commands it orders from the others as well; an event counts when all shards have
 reported it. Workers push to the first, and move a part of each transfer with each server.
+
+A worker's death each shard hears of by itself, earlier or later than the first, and a transfer may be whole at one and not at
+another: then the first has it discarded everywhere. With a shard its share of the model dies, and that ends the run.
 """
 
 from __future__ import annotations
@@ -10,15 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, ClassVar
 
-from consensus.errors import ProtocolError
-from consensus.protocol.commands import Apply, Broadcast, Command, Discard, Finish, GiveModel, SendControl, TakeModel
+from consensus.protocol.commands import Apply, Broadcast, Command, Discard, DropModel, Finish, GiveModel, SendControl, TakeModel
 from consensus.protocol.events import Applied, Control, Event, GradientTaken, LeaveWanted, ModelGiven, ModelTaken, PeerLost, Tick
 from consensus.protocol.messages import Leave, Order, Report, Work
 from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.server import ServerEngine
 from consensus.protocol.story import Story
-from consensus.protocol.worker import WorkerEngine
+from consensus.protocol.worker import WorkerEngine, bereft
 from consensus.types import Rank, Round, Seconds
+
+_SHARD = "a server"
 
 NOBODY: Rank = -1
 """In place of a worker, where an order is about none."""
@@ -47,14 +51,22 @@ class LeadingEngine(ServerEngine):
 
     def handle(self, event: Event, now: Seconds) -> list[Command]:
         """See :meth:`ServerEngine.handle`; what a shard alone has done is no event yet."""
+        whole: Event | None
         if isinstance(event, Control) and event.peer in self.followers:
             message = event.message
-            if isinstance(message, Leave):
+            if message == Leave(event.peer):
                 self._following.discard(event.peer)
                 return self._finish()
-            if not isinstance(message, Report):
+            if isinstance(message, Leave):
+                whole = event
+            elif not isinstance(message, Report):
                 raise self._broken(f"shard {event.peer} sent {message}, which is no report")
-            whole = self._count(Work(message.work), message.worker, message.square, message.step)
+            elif message.worker in self._dead:
+                # A gradient that was whole there when it had been given up here.
+                late = message.work == Work.TAKE
+                return [SendControl(event.peer, Order(Work.DISCARD, message.worker, 0.0))] if late else []
+            else:
+                whole = self._count(Work(message.work), message.worker, message.square, message.step)
         elif isinstance(event, GradientTaken):
             whole = self._count(Work.TAKE, event.peer, event.square, 0.0)
         elif isinstance(event, ModelGiven):
@@ -64,6 +76,22 @@ class LeadingEngine(ServerEngine):
         else:
             whole = event
         return [] if whole is None else self._ordered(super().handle(whole, now))
+
+    def _gone(self, who: Rank, now: Seconds, dead: bool) -> None:
+        if who not in self.followers:
+            super()._gone(who, now, dead)
+        elif self.phase is not Phase.FINISHED:
+            raise bereft(self.rank, who, _SHARD)
+
+    def _depart(self, who: Rank, now: Seconds, dead: bool) -> None:
+        if dead:
+            for work in (Work.TAKE, Work.GIVE):
+                self._reports.pop((work, who), None)
+        super()._depart(who, now, dead)
+
+    def _finish_if_over(self) -> None:
+        if not self._over:
+            super()._finish_if_over()
 
     def _count(self, work: Work, worker: Rank, square: float, step: float) -> Event | None:
         reports = self._reports.setdefault((work, worker), [])
@@ -144,6 +172,9 @@ class FollowingEngine:
         self._updated_at = 0.0
         self._used: list[Rank] = []
         self._goodbyes = set(range(size)) - {rank}
+        self._shards = self._goodbyes - set(workers)
+        self._dead: set[Rank] = set()
+        self._moving: set[tuple[Work, Rank]] = set()
         self._out: list[Command] = []
 
     def begin(self, now: Seconds) -> None:
@@ -151,7 +182,13 @@ class FollowingEngine:
         self._updated_at = now
 
     def handle(self, event: Event, now: Seconds) -> list[Command]:
-        """Take one event and return what to do."""
+        """Take one event and return what to do.
+
+        Raises
+        ------
+        ProtocolError
+            If another shard has died.
+        """
         out = self._out = []
         self.story.record_pair((now, event))
         if isinstance(event, Control):
@@ -167,30 +204,45 @@ class FollowingEngine:
         elif work is Work.APPLY:
             workers, self._used = tuple(self._used), []
             self._out.append(Apply(workers, message.factor))
-        elif work is Work.TAKE:
-            self._out.append(TakeModel(message.worker))
-        elif work is Work.GIVE:
-            self._out.append(GiveModel(message.worker))
-        else:
+        elif work is Work.DISCARD:
             self._out.append(Discard(message.worker))
+        elif message.worker not in self._dead:
+            self._moving.add((work, message.worker))
+            self._out.append(TakeModel(message.worker) if work is Work.TAKE else GiveModel(message.worker))
 
     def _goodbye(self, peer: Rank, message: Leave) -> None:
-        self._goodbyes.discard(message.who)
-        if message.who == self.leader:
+        self._gone(message.who, dead=message.who != peer)
+
+    def _gone(self, who: Rank, dead: bool) -> None:
+        if dead and who in self._shards and self.phase is not Phase.FINISHED:
+            raise bereft(self.rank, who, _SHARD)
+        self._goodbyes.discard(who)
+        if who == self.leader and self.phase is Phase.OPEN:
             self._out.append(Broadcast(Leave(self.rank)))
             self.phase = Phase.LEFT
-        if self.phase is Phase.LEFT and not self._goodbyes:
+        self._finish_if_over()
+
+    def _finish_if_over(self) -> None:
+        # The first shard may know of a death before this one does, and so go before this one's transfers are given up.
+        if self.phase is Phase.LEFT and not self._goodbyes and not self._moving:
             self.phase = Phase.FINISHED
             self._out.append(Finish())
+
+    def _moved(self, work: Work, worker: Rank, square: float = 0.0) -> None:
+        self._moving.discard((work, worker))
+        if self.phase is Phase.OPEN:
+            self._report(work, worker, square)
+        else:
+            self._finish_if_over()
 
     def _report(self, work: Work, worker: Rank, square: float = 0.0, step: float = 0.0) -> None:
         self._out.append(SendControl(self.leader, Report(work, worker, square, step)))
 
     def _taken(self, event: GradientTaken, now: Seconds) -> None:
-        self._report(Work.TAKE, event.peer, event.square)
+        self._moved(Work.TAKE, event.peer, event.square)
 
     def _given(self, event: ModelGiven, now: Seconds) -> None:
-        self._report(Work.GIVE, event.peer)
+        self._moved(Work.GIVE, event.peer)
 
     def _applied(self, event: Applied, now: Seconds) -> None:
         self.round += 1
@@ -199,9 +251,11 @@ class FollowingEngine:
         self._report(Work.APPLY, NOBODY, event.square, event.step)
 
     def _lost(self, event: PeerLost, now: Seconds) -> None:
-        if event.peer == self.leader:
-            raise ProtocolError(f"rank {self.rank} follows rank {self.leader}, which is lost")
-        self._goodbye(event.peer, Leave(event.peer))
+        if event.peer not in self._shards:
+            self._dead.add(event.peer)
+            self._moving -= {(Work.TAKE, event.peer), (Work.GIVE, event.peer)}
+            self._out.append(DropModel(event.peer))
+        self._gone(event.peer, dead=True)
 
     def _nothing(self, event: Event, now: Seconds) -> None:
         """It waits for orders alone."""

@@ -3,6 +3,8 @@
 It computes a gradient, pushes it, and goes on from newer weights than it had. With ``pull`` it asks for them when it pushes;
 with ``wait`` and ``interrupt`` the server may send them at any time, and it goes on from the newest that have come whole.
 Interrupted, it drops the batch at the next opportunity: when the step is done, or before, where the driver can tell.
+
+Deaths of other workers are nothing to it. With a server the model dies, or a share of it, and that ends the run.
 """
 
 from __future__ import annotations
@@ -18,6 +20,13 @@ from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.service import PushMode
 from consensus.protocol.story import Story
 from consensus.types import Rank, Seconds
+
+
+def bereft(rank: Rank, who: Rank, what: str) -> ProtocolError:
+    """Return the error with which ``rank`` ends when ``who`` has died, ``what`` it was that nobody else can be."""
+    return ProtocolError(
+        f"rank {rank} cannot go on: rank {who}, {what}, has died, which had the model that counts, or a share of it; start again"
+    )
 
 
 class WorkerEngine:
@@ -78,7 +87,7 @@ class WorkerEngine:
         Raises
         ------
         ProtocolError
-            If the event cannot happen in this state, or the server is lost.
+            If the event cannot happen in this state, or a server has died.
         """
         out = self._out = []
         self.story.record_pair((now, event))
@@ -161,14 +170,20 @@ class WorkerEngine:
             self._finish_if_over()
 
     def _goodbye(self, peer: Rank, message: Leave, now: Seconds) -> None:
-        self._goodbyes.discard(message.who)
-        if self.phase is Phase.LEFT:
-            self._finish_if_over()
-        elif message.who == self.server:
-            raise self._broken("the server has left")
+        self._gone(message.who, now, dead=message.who != peer)
 
     def _lost(self, event: PeerLost, now: Seconds) -> None:
-        self._goodbye(event.peer, Leave(event.peer), now)
+        self._gone(event.peer, now, dead=True)
+
+    def _gone(self, who: Rank, now: Seconds, dead: bool) -> None:
+        # When it has left as well: what is under way between the two will never have moved.
+        if dead and who in self.peers and self.phase is not Phase.FINISHED:
+            raise bereft(self.rank, who, "the server" if len(self.peers) == 1 else "a server")
+        self._goodbyes.discard(who)
+        if self.phase is Phase.LEFT:
+            self._finish_if_over()
+        elif who == self.server and self.phase is not Phase.FINISHED:
+            raise self._broken("the server has left")
 
     def _finish_if_over(self) -> None:
         if not self._goodbyes and not self._giving and self._coming is None:

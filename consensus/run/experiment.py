@@ -132,7 +132,8 @@ def _train(site: _Site, task: Task) -> _Trained:
         ending = _ending(site)
         position = None if site.found is None else take_up(site.found, task, site.transport)
         if position is not None:
-            ending.tally.resume(position.samples, dict(enumerate(site.transport.gather(position.samples))))
+            counts = dict(enumerate(site.transport.gather(position.samples)))
+            ending.tally.resume(counts.pop(rank), counts)
         watch = stack.enter_context(TargetWatch(site.folder)) if rank == 0 and config.run.stop.target is not None else None
         ending.watch = watch
         # A second model costs memory; during training it is there only where snapshots need buffers that are not exchanged.

@@ -13,6 +13,7 @@ from consensus.protocol.commands import (
     Broadcast,
     Command,
     Discard,
+    DropModel,
     Finish,
     GiveModel,
     Install,
@@ -110,7 +111,7 @@ def test_an_edge_combines_nothing_while_its_last_vector_leaves() -> None:
 
 def test_an_edge_with_too_few_workers_is_silent_and_its_master_goes_on() -> None:
     edge, top = relay(), master()
-    assert feed(edge, PeerLost(4)) == [Broadcast(Leave(4))]
+    assert feed(edge, PeerLost(4)) == [Broadcast(Leave(4)), DropModel(4)]
     assert feed(edge, Control(5, Leave(5)))[-1] == Broadcast(Leave(1))
     assert edge.phase is Phase.LEFT
     feed(top, Control(1, Leave(1)))
@@ -119,7 +120,7 @@ def test_an_edge_with_too_few_workers_is_silent_and_its_master_goes_on() -> None
 
 def test_a_dead_edge_is_dropped_and_what_was_on_its_way_forgotten() -> None:
     engine = master()
-    assert feed(engine, Control(1, push(0)), PeerLost(1)) == [TakeModel(1), Broadcast(Leave(1)), Discard(1)]
+    assert feed(engine, Control(1, push(0)), PeerLost(1)) == [TakeModel(1), Broadcast(Leave(1)), DropModel(1), Discard(1)]
     assert Apply((2,), 1.0) in feed(engine, *arrives(2, 0))
     with pytest.raises(CodingError, match=r"after 1 updates: of ranks \[1, 2\], which send to the master, only \[\] are left"):
         engine.handle(PeerLost(2), 2.0)
@@ -167,8 +168,53 @@ def test_a_dead_edge_ends_its_workers_and_a_dead_master_everybody() -> None:
     feed(engine, PeerLost(1))
     assert engine.interrupted
     for orphan in (worker(), relay()):
-        with pytest.raises(ProtocolError, match="the master, (which )?is lost"):
+        with pytest.raises(ProtocolError, match=f"rank {orphan.rank} cannot go on: rank 0, the master, has died"):
             orphan.handle(PeerLost(0), 2.0)
+
+
+def test_a_worker_whose_edge_dies_waits_neither_for_its_gradient_to_leave_nor_for_weights() -> None:
+    goodbyes = [Control(rank, Leave(rank)) for rank in (0, 2, 4, 5)]
+    giving, taking = worker(), worker()
+    feed(giving, StepDone())
+    feed(taking, StepDone(), ModelGiven(1), Control(1, Weights(1)))
+    for engine in (giving, taking):
+        assert feed(engine, PeerLost(1)) == [Broadcast(Leave(3))]
+        assert engine.last is not None
+        assert engine.last.reason == "rank 1, its edge, has left"
+        assert feed(engine, *goodbyes) == [Finish()]
+
+
+def test_others_tell_of_the_edges_death_before_its_last_weights_are_let_in() -> None:
+    engine = worker()
+    feed(engine, StepDone(), ModelGiven(1), Control(1, Weights(1)))
+    assert feed(engine, Control(0, Leave(1)), ModelTaken(1), PeerLost(1)) == [Broadcast(Leave(3))]
+    assert feed(engine, *(Control(rank, Leave(rank)) for rank in (0, 2, 4, 5))) == [Finish()]
+
+
+def test_the_masters_death_ends_those_as_well_that_have_left() -> None:
+    silent, orphan = relay(), worker()
+    feed(silent, *arrives(3, 0), *arrives(4, 0), PeerLost(4), PeerLost(5))  # its last combination is on its way
+    feed(orphan, StepDone(), PeerLost(1))
+    for engine in (silent, orphan):
+        assert engine.phase is Phase.LEFT
+        with pytest.raises(ProtocolError, match=f"rank {engine.rank} cannot go on: rank 0, the master, has died"):
+            engine.handle(PeerLost(0), 2.0)
+
+
+def test_within_the_tolerance_a_death_changes_nothing() -> None:
+    edge, top = relay(), master()
+    feed(edge, *arrives(3, 0))
+    assert feed(edge, Control(5, push(0)), PeerLost(5)) == [TakeModel(5), Broadcast(Leave(5)), DropModel(5), Discard(5)]
+    assert Apply((3, 4), 1.0) in feed(edge, *arrives(4, 0))
+    for other in (3, 4, 5, 6):  # whoever it is: no rank that sends to the master
+        assert feed(top, PeerLost(other)) == []
+    assert Apply((1,), 1.0) in feed(top, *arrives(1, 0))
+
+
+def test_after_the_last_update_nobody_is_told_of_a_death() -> None:
+    engine = master(limit=1)
+    feed(engine, *arrives(1, 0), *(Control(rank, Leave(rank)) for rank in (1, 3, 4, 5, 6)))
+    assert feed(engine, PeerLost(2)) == [DropModel(2), Finish()]
 
 
 def test_interrupted_workers_drop_a_step_when_newer_weights_are_here() -> None:

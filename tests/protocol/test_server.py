@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from consensus.errors import ConfigError, ProtocolError
-from consensus.protocol.commands import Apply, Broadcast, Command, Discard, Finish, GiveModel, SendControl, TakeModel
+from consensus.protocol.commands import Apply, Broadcast, Command, Discard, DropModel, Finish, GiveModel, SendControl, TakeModel
 from consensus.protocol.events import Applied, Control, Event, GradientTaken, ModelGiven, ModelSwapped, PeerLost, Tick
 from consensus.protocol.messages import Fetch, Leave, Push, Weights
 from consensus.protocol.rounds import Phase
@@ -443,22 +443,22 @@ def test_leaving_twice_is_leaving_once() -> None:
 def test_a_death_is_told_to_all_and_counts_as_leaving() -> None:
     desk = Desk(n=3)
     round_of(desk, 0, 1, 2)
-    assert desk.dies(3) == [Broadcast(Leave(3)), Apply((1, 2), 1.0), *given(1, 1, 2)]
+    assert desk.dies(3) == [Broadcast(Leave(3)), DropModel(3), Apply((1, 2), 1.0), *given(1, 1, 2)]
 
 
 def test_a_death_heard_of_from_another() -> None:
     desk = Desk(n=3)
     round_of(desk, 0, 1, 2)
-    assert desk.feed(Control(1, Leave(3))) == [Apply((1, 2), 1.0), *given(1, 1, 2)]
+    assert desk.feed(Control(1, Leave(3))) == [DropModel(3), Apply((1, 2), 1.0), *given(1, 1, 2)]
     assert desk.dies(3) == []
 
 
 def test_a_death_while_its_gradient_comes() -> None:
     desk = Desk(n=2)
     desk.announce(2, 0)
-    assert desk.dies(2) == [Broadcast(Leave(2)), Discard(2)]
+    assert desk.dies(2) == [Broadcast(Leave(2)), DropModel(2), Discard(2)]
     assert desk.announce(2, 0) == []
-    assert desk.arrives(2) == []  # of what was already on the way
+    assert desk.arrives(2) == [Discard(2)]  # of what was already on the way
     assert desk.pushes_whole(1, 0) == [Apply((1,), 1.0), *given(1, 1)]
 
 
@@ -481,7 +481,46 @@ def test_all_die() -> None:
     desk = Desk(n=2)
     round_of(desk, 0, 1, 2)
     desk.dies(1)
-    assert desk.dies(2) == [Broadcast(Leave(2)), Broadcast(Leave(0)), Finish()]
+    assert not desk.engine.deserted
+    assert desk.dies(2) == [Broadcast(Leave(2)), DropModel(2), Broadcast(Leave(0)), Finish()]
+    assert desk.engine.deserted
+
+
+def test_one_has_left_and_the_rest_die() -> None:
+    desk = Desk(n=2)
+    desk.leaves(1)
+    desk.dies(2)
+    assert desk.engine.phase is Phase.FINISHED
+    assert not desk.engine.deserted
+
+
+def test_one_that_dies_after_its_goodbye_with_its_gradient_on_the_way() -> None:
+    desk = Desk(n=1)
+    desk.announce(1, 0)
+    assert desk.leaves(1) == [Broadcast(Leave(0))]
+    assert desk.dies(1) == [DropModel(1), Discard(1), Finish()]
+
+
+def test_one_that_dies_after_its_goodbye_with_weights_on_the_way() -> None:
+    desk = Desk(n=2)
+    round_of(desk, 0, 1, 2)
+    desk.gave(2)
+    desk.leaves(1)
+    assert desk.leaves(2) == [Broadcast(Leave(0))]
+    assert desk.dies(1) == [DropModel(1), Finish()]
+    assert desk.dies(2) == [DropModel(2)]
+
+
+def test_a_dead_one_is_given_nothing_and_may_be_waited_for_by_nobody() -> None:
+    desk = Desk("backup", n=3, b=1)
+    round_of(desk, 0, 1, 2)
+    desk.dies(3)  # while weights go to it, that is
+    for worker in (1, 2):
+        desk.gave(worker)
+        desk.fetch(worker, 1)
+    assert desk.pushes_whole(1, 1) == [Apply((1,), 1.0), *given(2, 1, 2)]  # all but one of those that are left
+    assert desk.fetch(3, 1) == desk.gave(3) == []
+    assert "\n  rank 3 has died" in desk.engine.describe(desk.now)
 
 
 # -- words ----------------------------------------------------------------------------------------------------------------

@@ -178,14 +178,31 @@ def test_nothing_waits_for_the_clock() -> None:
     assert Bench().feed(Tick()) == []
 
 
-@pytest.mark.parametrize("end", [PeerLost(SERVER), Control(SERVER, Leave(SERVER)), Control(1, Leave(SERVER))])
+@pytest.mark.parametrize("end", [PeerLost(SERVER), Control(1, Leave(SERVER))])
+@pytest.mark.parametrize(
+    "before", [[], [StepDone()], [StepDone(), LeaveWanted()], [LeaveWanted(), Control(SERVER, Leave(SERVER))]]
+)
+def test_the_servers_death_ends_the_run(before: list[Event], end: Event) -> None:
+    bench = Bench()
+    bench.feed(*before)
+    with pytest.raises(ProtocolError, match="rank 2 cannot go on: rank 0, the server, has died"):
+        bench.feed(end)
+
+
 @pytest.mark.parametrize("busy", [True, False])
-def test_the_server_is_lost(end: Event, busy: bool) -> None:
+def test_the_server_does_not_leave_before_its_workers(busy: bool) -> None:
     bench = Bench()
     if not busy:
         bench.feed(StepDone())
     with pytest.raises(ProtocolError, match="the server has left"):
-        bench.feed(end)
+        bench.feed(Control(SERVER, Leave(SERVER)))
+
+
+def test_after_the_end_nobody_matters() -> None:
+    bench = Bench()
+    bench.feed(LeaveWanted(), Control(1, Leave(1)), Control(SERVER, Leave(SERVER)))
+    assert bench.engine.phase is Phase.FINISHED
+    assert bench.feed(PeerLost(SERVER)) == []
 
 
 @pytest.mark.parametrize("end", [PeerLost(1), Control(1, Leave(1)), Control(SERVER, Leave(1))])
@@ -216,7 +233,7 @@ def test_the_others_have_left_before() -> None:
     bench = Bench()
     bench.feed(PeerLost(1))
     bench.feed(LeaveWanted())
-    assert bench.feed(Control(1, Leave(SERVER))) == [Finish()]
+    assert bench.feed(Control(SERVER, Leave(SERVER))) == [Finish()]
 
 
 def test_it_leaves_while_weights_come() -> None:

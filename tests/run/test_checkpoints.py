@@ -105,6 +105,17 @@ def test_other_rules_go_on_and_learn(tmp_path: Path, rule: str) -> None:
     assert rest["final"]["loss"] < summary_of(half)["final"]["loss"]
 
 
+@pytest.mark.parametrize("size", [4, 3])
+def test_samples_count_on(tmp_path: Path, size: int) -> None:
+    half = run(config(tmp_path, 9))
+    settings = small(tmp_path, "samples = 480", rule={"name": "full"}, checkpoint=EVERY)
+    summary = summary_of(run(settings, size, resume=str(half)))
+    assert summary_of(half)["samples"] == 4 * 9 * 8
+    assert summary["ended"] == "samples"
+    # A rank hears of the others' last steps while it takes its own.
+    assert 480 <= summary["samples"] <= 480 + 3 * size * 8
+
+
 @pytest.mark.parametrize("size", [2, 6])
 def test_another_number_of_ranks_starts_from_the_mean_and_says_so(
     tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture
