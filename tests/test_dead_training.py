@@ -1,0 +1,80 @@
+"""Ranks are killed in real MPI jobs that train with a parameter server or with coded gradients."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any, NamedTuple
+
+import pytest
+
+from consensus import launcher
+from tests.ranks import ROOT
+from tests.transport.test_dead_ranks import survivable
+
+Report = dict[str, Any]
+
+
+class Done(NamedTuple):
+    """How a job ended, and what survivors reported of each session, by rank."""
+
+    code: int
+    sessions: list[list[Report]]
+    errors: str
+
+
+def launch(kind: str, size: int, sessions: list[list[Any]]) -> Done:
+    """Train in a job of its own."""
+    if not survivable():
+        pytest.skip("the MPI library here ends a job when a rank dies (no ULFM)")
+    environment = {**launcher.without_launcher(os.environ), "PYTHONPATH": str(ROOT)}
+    job = launcher.command(size, ["-m", "tests.support.dying_training", kind, json.dumps(sessions)], environment=environment)
+    done = subprocess.run(job.argv, env=job.env, cwd=ROOT, capture_output=True, text=True, timeout=90)
+    reports = sorted((json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")), key=lambda r: r["rank"])
+    return Done(done.returncode, [[r for r in reports if r["session"] == n] for n in range(len(sessions))], done.stderr)
+
+
+def check_model(reports: list[Report], ranks: list[int]) -> None:
+    """All these, and nobody else, end with the server's model."""
+    assert [report["rank"] for report in reports] == ranks
+    assert {report["model"] for report in reports} == {reports[0]["model"]}
+
+
+def test_workers_die_and_the_server_goes_on_until_it_dies() -> None:
+    deaths = [[[1], "being given", "backup"], [[2], "pushing", "asp"], [[0], "updating"]]
+    code, sessions, errors = launch("served", 5, deaths)
+    for reports, ranks in zip(sessions, [[0, 2, 3, 4], [0, 3, 4]], strict=False):
+        check_model(reports, ranks)
+        assert reports[0]["kept"] == 0
+        assert reports[0]["updates"] > 0
+    assert [report["steps"] for reports in sessions for report in reports[1:]] == [12] * 5
+    assert not sessions[2]
+    # Not with a single survivor, whose abort Open MPI 5.0 takes for a good end.
+    assert code != 0
+    assert "cannot go on: rank 0, the server, has died" in errors
+
+
+def test_with_shards_workers_are_dropped_and_the_death_of_a_shard_ends_the_run() -> None:
+    deaths = [[[2], "pushing", "bsp", 2], [[3], "being given", "dbw", 2], [[1], "serving", "asp", 2]]
+    code, sessions, errors = launch("served", 5, deaths)
+    for reports, ranks in zip(sessions, [[0, 1, 3, 4], [0, 1, 4]], strict=False):
+        check_model(reports, ranks)
+        assert [report["kept"] for report in reports[:2]] == [0, 0]
+        assert reports[0]["updates"] == reports[1]["updates"] > 0
+    assert not sessions[2]
+    assert code != 0
+    assert "cannot go on: rank 1, a server, has died" in errors
+
+
+def test_coded_gradients_stay_exact_until_too_many_are_dead() -> None:
+    """Ranks 1 and 2 are edges, 3 and 4 the workers of the first, 5 and 6 those of the second."""
+    deaths = [[[3], "sending"], [[2], "combining"], [[4], "computing"]]
+    code, sessions, errors = launch("coded", 7, deaths)
+    for reports, ranks in zip(sessions, [[0, 1, 2, 4, 5, 6], [0, 1, 4, 5, 6]], strict=False):
+        check_model(reports, ranks)
+        assert reports[0]["updates"] == 12
+        assert reports[0]["error"] < 1e-12
+    assert not sessions[2]
+    assert code != 0
+    assert "of ranks [1, 2], which send to the master, only [] are left" in errors
