@@ -10,7 +10,8 @@ from typing import Any
 TIMES = int(os.environ.get("FUZZ", "1"))
 
 VALUES: tuple[Any, ...] = (
-    0, 1, -1, 2, 3, 7, 10**30, 0.0, -0.5, 0.5, 1e-300, 1e300, True, False, "", "x", "ring", "hgc", "dtur", "bsp", "0", "60 s", "\u0000", "é" * 50,
+    0, 1, -1, 2, 3, 7, 10**30, 0.0, -0.5, 0.5, 1e-300, 1e300, True, False, "", "x", "ring", "hgc", "dtur", "bsp", "0", "60 s",
+    "\u0000", "é" * 50,
     [], [1], [0, 1], [1, "a"], {}, {"name": "x"}, {"kind": "ring"}, {"a": {"b": []}}, [[1, 2], [3]], {"1": 0.5},
 )  # fmt: skip
 
