@@ -7,10 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from consensus.run import results
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 
@@ -64,6 +67,14 @@ class Site:
         given = {"PBS_JOBID": "17.host", "PBS_O_WORKDIR": str(self.folder), "PBS_NODEFILE": "nodes"}
         return self.start(self.folder / "pbs.sh", **given, **environment)
 
+    def finished(self, ended: str, folder: str, age: int = 0) -> None:
+        """Leave a run's folder there that has not been touched for ``age`` seconds."""
+        run = self.folder / folder
+        run.mkdir(parents=True)
+        (run / "summary.json").write_text(results.dumps({"ended": ended, "ranks": []}, indent=2))
+        then = time.time() - age
+        os.utime(run, (then, then))
+
     @property
     def called(self) -> list[str]:
         return self.calls.read_text().splitlines()
@@ -97,6 +108,18 @@ def test_slurm_queues_an_interrupted_run_anew(site: Site) -> None:
     code, said = let_it_end(site, job)
     assert (code, site.called) == (130, [f"{RUN}--out runs/job-17", "scontrol requeue 17"])
     assert "goes on from runs/job-17" in said
+
+
+@pytest.mark.parametrize(("ended", "again"), [("interrupted", True), ("rounds", False)])
+def test_slurm_asks_the_newest_summary_whether_the_run_is_through(site: Site, ended: str, again: bool) -> None:
+    site.finished("interrupted", "runs/job-17/digits-1", age=60)
+    site.finished(ended, "runs/job-17/digits-2")
+    site.stand_in("consensus", UNTIL_TERM)
+    job = site.slurm()
+    until_ready(job)
+    job.send_signal(signal.SIGUSR1)
+    code, _ = let_it_end(site, job)
+    assert (code, "scontrol requeue 17" in site.called) == (130 if again else 0, again)
 
 
 def test_slurm_gives_up_after_a_hundred_starts(site: Site) -> None:
@@ -141,6 +164,15 @@ def test_pbs_submits_an_interrupted_run_again(site: Site, given: dict[str, str])
     code, said = let_it_end(site, job)
     assert (code, site.called) == (130, [f"{RUN}--hostfile nodes --out {out}", f"qsub -v consensus_out={out} launch/pbs.sh"])
     assert f"goes on from {out}" in said
+
+
+@pytest.mark.skipif(shutil.which("timeout") is None, reason="no timeout(1)")
+def test_pbs_leaves_a_run_that_came_to_its_end_alone(site: Site) -> None:
+    site.finished("rounds", "runs/job-17.host/digits-1")
+    site.stand_in("consensus", UNTIL_TERM)
+    job = site.pbs(seconds=1)
+    until_ready(job)
+    assert (let_it_end(site, job), len(site.called)) == ((0, ""), 1)
 
 
 @pytest.mark.skipif(shutil.which("timeout") is None, reason="no timeout(1)")

@@ -70,7 +70,7 @@ def test_the_rendered_script(tmp_path: Path) -> None:
 def test_a_script_lies_among_the_results(tmp_path: Path) -> None:
     result = call("mine.toml", *TWO_BY_TWO, "--out", "here", "--no-submit")
     (script,) = (tmp_path / "here").glob("mine-*.sbatch")
-    assert f"4 ranks on 2 nodes, 01:00:00 at a time: {script}" in result.stdout
+    assert f"2 x 2 ranks, 01:00:00 at a time: {script}" in result.stdout
     assert "no checkpoints" not in result.stdout
 
 
