@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from consensus.coded_handle import CodedHandle, MasterHandle
-from consensus.coded_models import CodedWorkerModel, RelayModel
+from consensus.coded_models import CodedWorkerModel, MasterModel, RelayModel
 from consensus.coding import HierarchicalCode
 from consensus.optim import attach
 from consensus.pushed import PushedModel
@@ -44,6 +44,7 @@ PLACES: dict[str, tuple[type[Any], str, int]] = {
     "serving": (ServedModel, "deliver", BEFORE * CHUNKS + 1),
     "sending": (CodedWorkerModel, "release", BEFORE * CHUNKS + 2),
     "combining": (RelayModel, "apply", BEFORE + 1),
+    "decoding": (MasterModel, "apply", BEFORE + 1),
 }
 """Where a rank dies: in which call of which method."""
 

@@ -1,0 +1,120 @@
+"""``consensus submit``: a run as a Slurm job that is queued anew at its time limit and goes on."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consensus.cli.options import DataDir, RunFile, Settings
+from consensus.cli.run import Out, check, override
+
+if TYPE_CHECKING:
+    from consensus.slurm import Job
+
+Nodes = Annotated[int, typer.Option("--nodes", "-N", help="How many nodes.", show_default=False)]
+Tasks = Annotated[int, typer.Option("--ntasks-per-node", help="Ranks on each of them.", show_default=False)]
+Time = Annotated[
+    str, typer.Option("--time", "-t", help="Limit of each start, as Slurm writes it: minutes, or as in 01:30:00, or 2-12.")
+]
+Partition = Annotated[
+    str | None, typer.Option("--partition", "-p", help="Where to queue; the cluster's default without it.", show_default=False)
+]
+Notice = Annotated[int, typer.Option("--notice", help="Seconds before the limit at which ranks are asked to end.")]
+SbatchOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sbatch-option", metavar="OPTION", help="A further option for sbatch, as in --account=physics; repeatable.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Script = Annotated[
+    Path | None, typer.Option("--script", help="Where to write the script; by default among the results.", show_default=False)
+]
+Submit = Annotated[bool, typer.Option("--submit/--no-submit", help="Hand the script to sbatch, or only write it.")]
+
+
+def submit(
+    file: RunFile,
+    nodes: Nodes,
+    ntasks_per_node: Tasks,
+    time: Time = "01:00:00",
+    partition: Partition = None,
+    notice: Notice = 120,
+    sbatch_option: SbatchOptions = None,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+    out: Out = None,
+    script: Script = None,
+    submit: Submit = True,
+) -> None:
+    """Run an experiment as a Slurm job; with checkpoints it is queued anew at its time limit, and goes on.
+
+    Writes a script for sbatch, and submits it. The run file is checked first.
+    """
+    from consensus import slurm
+    from consensus.cli.console import console
+    from consensus.errors import ConfigError
+
+    options = [*([] if partition is None else [f"--partition={shlex.quote(partition)}"]), *(sbatch_option or [])]
+    job = slurm.Job(nodes, ntasks_per_node, time, notice, options)
+    changes = [*(settings or []), *override("run.out", out)]
+    check_ranks(file, changes, data_dir, job)
+    config = check(file, [*changes, *override("run.ranks", job.ranks)], data_dir)
+    name, results, resumes = config.run.name, Path(config.run.out), config.checkpoint.every is not None
+    command = program(file, settings or [], data_dir, resume=resumes)
+    text = slurm.render(job, command, name, results, slurm.RESTARTS if resumes else 0)
+    target = script or results / f"{name}-{datetime.now():%Y%m%d-%H%M%S}.sbatch"
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be written ({error.strerror or error}); name another file: --script FILE") from error
+    screen = console()
+    screen.print(f"{nodes} x {ntasks_per_node} ranks, {time} at a time: {target}", soft_wrap=True, markup=False)
+    if not resumes:
+        screen.print(
+            "there are no checkpoints, so at the time limit the run ends with what it has; to go on then: "
+            "--set 'checkpoint.every=\"60 s\"'",
+            style="yellow", soft_wrap=True, markup=False,
+        )  # fmt: skip
+    if submit:
+        number = slurm.submit(target)
+        screen.print(f"job {number}; it prints to {slurm.log(results, name, number)}", soft_wrap=True, markup=False)
+
+
+def check_ranks(file: str, changes: list[str], data_dir: Path | None, job: Job) -> None:
+    """Make sure that the run file, if it says how many ranks there are, means as many as the job has.
+
+    Raises
+    ------
+    ConfigError
+        If it does not.
+    """
+    from consensus.config import load
+    from consensus.errors import ConfigError
+
+    meant = load(file, changes, data_dir).run.ranks
+    if meant is not None and meant != job.ranks:
+        raise ConfigError(
+            f"--nodes {job.nodes} --ntasks-per-node {job.tasks_per_node} are {job.ranks} ranks, but run.ranks is {meant}; "
+            f"change one of them, as in --set run.ranks={job.ranks}"
+        )
+
+
+def program(file: str, settings: list[str], data_dir: Path | None, *, resume: bool) -> list[str]:
+    """The command that the job runs, with this Python, on the nodes as here.
+
+    Examples
+    --------
+    >>> program("digits", ["rule.name=gap"], None, resume=True)[1:]
+    ['-m', 'consensus', 'run', 'digits', '--set', 'rule.name=gap', '--resume', 'latest']
+    """
+    command = [sys.executable, "-m", "consensus", "run", file]
+    command += [word for change in settings for word in ("--set", change)]
+    command += ["--data-dir", str(data_dir)] if data_dir is not None else []
+    return [*command, *(["--resume", "latest"] if resume else [])]
