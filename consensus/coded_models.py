@@ -239,7 +239,7 @@ class CodedWorkerModel:
         vector = self._vector
         self._payload.collect(vector.numbers)
         vector.sums[:] = loss, samples
-        # A NaN or an infinity is in the sum as well. The sum may overflow without; that of squares, in float64, cannot, but is dear.
+        # A NaN or an infinity is in the sum as well. That may also overflow; a sum of squares in float64 cannot, but is dear.
         suspicious = not torch.isfinite(vector.numbers.sum())
         if suspicious and not torch.isfinite(torch.linalg.vector_norm(vector.numbers, dtype=torch.float64)):
             raise NonFiniteLoss(f"{told()} is not finite; lower the learning rate, or look at the data")

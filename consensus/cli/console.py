@@ -26,4 +26,4 @@ def console(*, stderr: bool = False, terminal: bool | None = None) -> Console:
     if terminal is None:
         terminal = not launched() and (sys.stderr if stderr else sys.stdout).isatty()
     width = None if terminal or "COLUMNS" in os.environ else _PLAIN_WIDTH
-    return Console(stderr=stderr, highlight=False, force_terminal=terminal, width=width)
+    return Console(stderr=stderr, highlight=False, emoji=False, force_terminal=terminal, width=width)

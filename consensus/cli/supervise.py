@@ -23,8 +23,8 @@ from consensus.types import Seconds
 STOP = signal.SIGUSR1
 """Asks a rank to finish."""
 
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What asks the command to end: Ctrl-C, a batch system, a terminal that was closed."""
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""What asks the command to end: Ctrl-C, a batch system by either of two signals, a terminal that was closed."""
 
 INTERRUPTED = 130
 """Exit code of an interrupted command."""

@@ -46,6 +46,7 @@ from consensus.trace import TraceWriter
 from consensus.transport.base import Transport
 from consensus.transport.idle import cpus
 from consensus.transport.straggler import StragglerTransport
+from consensus.types import Seconds
 
 
 def run(config: RunConfig, transport: Transport, *, report: Report | None = None, resume: str | None = None) -> Path:
@@ -105,6 +106,7 @@ class _Site:
         self.folder = Path()
         self.handle: Handle | None = None
         self.found: Found | None = None
+        self.resumed_at: Seconds = 0.0
 
     @property
     def snapshots(self) -> SnapshotFolder:
@@ -149,9 +151,12 @@ def _train(site: _Site, task: Task) -> _Trained:
             position.restore(task)
             handle.statistics = position.statistics
             loop.origin -= position.seconds
+            site.resumed_at = position.seconds
+            if isinstance(loop, Loop):
+                loop.resume(position.steps)
             started -= position.seconds
         if isinstance(loop, Loop) and config.checkpoint.every is not None:
-            loop.checkpoint(_checkpoints(site, task, position), 0 if position is None else position.steps)
+            loop.checkpoint(_checkpoints(site, task, position))
         if events is not None:
             events.set_clock(loop.origin, started)
         if config.run.trace:
@@ -161,6 +166,7 @@ def _train(site: _Site, task: Task) -> _Trained:
             take = handle.flat.snapshot if evaluator is None else lambda: evaluator.copy_of(task.model)
             marks = config.evaluation
             recorder = Recorder(site.snapshots, rank, marks.every, marks.marks, take, loop.counts)
+            recorder.resume(site.resumed_at)
             loop.keep(recorder)
             seconds = loop.run()
             recorder.end(seconds)
@@ -291,7 +297,7 @@ def _evaluate(site: _Site, trained: _Trained, started: datetime) -> None:
     first = living[0]
     known = {evaluated.mark: evaluated for evaluated in transport.gather(trained.evaluated)[0]}
     end = max(result.ended_at for result in results.values())
-    marks = kept(int(end / every), config.evaluation.marks)
+    marks = [mark for mark in kept(int(end / every), config.evaluation.marks) if mark * every > site.resumed_at]
     missing = [None, *(mark for mark in marks if mark not in known)]
     # Of a rank that died there is no last model, so it counts at none of the marks that are left to evaluate.
     snapshots, own = site.snapshots.among(living), missing[living.index(rank) :: len(living)]

@@ -107,9 +107,13 @@ class Loop(Course):
         # taken before the step does not count the step's samples, one that is taken before the average does.
         task.optimizer.register_step_pre_hook(self._before_step)
 
-    def checkpoint(self, checkpoints: Checkpoints, steps: int) -> None:
-        """Look whether one is due after each step, of which there have been so many."""
-        self._checkpoints, self._steps = checkpoints, steps
+    def checkpoint(self, checkpoints: Checkpoints) -> None:
+        """Look whether one is due after each step."""
+        self._checkpoints = checkpoints
+
+    def resume(self, steps: int) -> None:
+        """Go on as after so many steps."""
+        self._steps = steps
 
     def counts(self) -> Counts:
         """What this rank has done."""
@@ -132,6 +136,8 @@ class Loop(Course):
         task, handle, ending = self._task, self._handle, self._ending
         optimizer, scheduler, sampler = task.optimizer, task.scheduler, task.sampler
         task.model.train()
+        if self._steps and ending.look(self.seconds, handle.statistics.rounds):
+            return self.seconds  # what the run was to do is done already
         while True:
             batch = next(sampler)
             value = take_gradient(task, batch, strict=self._strict, rank=handle.rank, round=handle.statistics.rounds + 1)

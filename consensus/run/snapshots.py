@@ -181,6 +181,11 @@ class Recorder:
         self._marks: list[int] = []
         self._next_at = every
 
+    def resume(self, seconds: Seconds) -> None:
+        """Begin only now: marks that have passed are those of an earlier run."""
+        self._latest = int(seconds / self._every)
+        self._next_at = (self._latest + 1) * self._every
+
     def lose(self, rank: Rank) -> None:
         """See :meth:`SnapshotFolder.lose`."""
         self._folder.lose(rank)

@@ -116,7 +116,7 @@ def _check(run: LoadedRun) -> None:
         )
     if run.config.codes:
         raise ConfigError(
-            f"{run.folder}: a run with coded gradients; `consensus select` says from its traces how long other tolerances would take"
+            f"{run.folder}: a run with coded gradients; `consensus select` says from its traces what other tolerances would take"
         )
     if not run.traces:
         raise ConfigError(

@@ -16,6 +16,7 @@ from consensus.config import RunConfig
 from consensus.errors import ConfigError
 from consensus.run import experiment
 from consensus.run.checkpoints import FOLDER, LATEST, find
+from consensus.run.results import read_metrics
 from consensus.transport import loopback
 from tests.experiments import small, summary_of
 
@@ -113,6 +114,21 @@ def test_samples_count_on(tmp_path: Path, size: int) -> None:
     assert summary["ended"] == "samples"
     # A rank hears of the others' last steps while it takes its own.
     assert 480 <= summary["samples"] <= 480 + 3 * size * 8
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    done = run(config(tmp_path, 6))
+    again = summary_of(run(config(tmp_path, 6), resume=str(done)))
+    assert again["rounds"] == [6] * 4
+    assert again["final"] == summary_of(done)["final"]
+
+
+def test_marks_of_before_are_the_earlier_runs(tmp_path: Path) -> None:
+    half = run(config(tmp_path, 5))
+    rest = run(config(tmp_path, 10), resume=str(half))
+    resumed_at = summary_of(half)["wall_seconds"]
+    assert len(read_metrics(half)) > 2
+    assert min(line.seconds for line in read_metrics(rest)) >= resumed_at - 0.005
 
 
 @pytest.mark.parametrize("size", [2, 6])
