@@ -42,14 +42,14 @@ def check_model(reports: list[Report], ranks: list[int]) -> None:
 
 
 def test_workers_die_and_the_server_goes_on_until_it_dies() -> None:
-    deaths = [[[1], "being given", "backup"], [[2], "pushing", "asp"], [[0], "updating"]]
-    code, sessions, errors = launch("served", 5, deaths)
-    for reports, ranks in zip(sessions, [[0, 2, 3, 4], [0, 3, 4]], strict=False):
+    deaths = [[[1], "computing"], [[2], "being given", "backup"], [[3], "pushing", "asp"], [[0], "updating"]]
+    code, sessions, errors = launch("served", 6, deaths)
+    for reports, ranks in zip(sessions, [[0, 2, 3, 4, 5], [0, 3, 4, 5], [0, 4, 5]], strict=False):
         check_model(reports, ranks)
         assert reports[0]["kept"] == 0
         assert reports[0]["updates"] > 0
-    assert [report["steps"] for reports in sessions for report in reports[1:]] == [12] * 5
-    assert not sessions[2]
+    assert [report["steps"] for reports in sessions for report in reports[1:]] == [12] * 9
+    assert not sessions[3]
     # Not with a single survivor, whose abort Open MPI 5.0 takes for a good end.
     assert code != 0
     assert "cannot go on: rank 0, the server, has died" in errors
@@ -69,7 +69,7 @@ def test_with_shards_workers_are_dropped_and_the_death_of_a_shard_ends_the_run()
 
 def test_coded_gradients_stay_exact_until_the_master_dies() -> None:
     """Ranks 1 and 2 are edges, 3 and 4 the workers of the first, 5 and 6 those of the second."""
-    deaths = [[[3], "sending"], [[2], "combining"], [[0], "decoding"]]
+    deaths = [[[3], "sending"], [[2], "relaying"], [[0], "decoding"]]
     code, sessions, errors = launch("coded", 7, deaths)
     for reports, ranks in zip(sessions, [[0, 1, 2, 4, 5, 6], [0, 1, 4, 5, 6]], strict=False):
         check_model(reports, ranks)

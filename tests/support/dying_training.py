@@ -43,7 +43,7 @@ PLACES: dict[str, tuple[type[Any], str, int]] = {
     "updating": (ServedModel, "apply", BEFORE + 1),
     "serving": (ServedModel, "deliver", BEFORE * CHUNKS + 1),
     "sending": (CodedWorkerModel, "release", BEFORE * CHUNKS + 2),
-    "combining": (RelayModel, "apply", BEFORE + 1),
+    "relaying": (RelayModel, "install", 1),
     "decoding": (MasterModel, "apply", BEFORE + 1),
 }
 """Where a rank dies: in which call of which method."""
