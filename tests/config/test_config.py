@@ -261,11 +261,11 @@ def test_several_lines_are_one_string() -> None:
         ),
         (
             "architecture = 'server'\nrule = { name = 'full' }",
-            "architecture = 'server': rule 'full' is of the other kind, expected one of bsp, backup, asp, ssp, dbw, elastic, as "
+            "architecture = 'server': rule 'full' is of another kind, expected one of bsp, backup, asp, ssp, dbw, elastic, as "
             "in --set rule.name=dbw",
         ),
-        ("architecture = 'neighbours'\nrule = { name = 'bsp' }", "architecture = 'neighbours': rule 'bsp' is of the other kind"),
-        ("architecture = 'sever'", "architecture = 'sever': expected 'neighbours' or 'server'; did you mean 'server'?"),
+        ("architecture = 'neighbours'\nrule = { name = 'bsp' }", "architecture = 'neighbours': rule 'bsp' is of another kind"),
+        ("architecture = 'sever'", "architecture = 'sever': expected 'neighbours', 'server' or 'coded'; did you mean 'server'?"),
         ("rule = { name = 'asp' }\nserver = { push = 'wait' }", "server.push = 'wait' does not go with rule 'asp'"),
         ("rule = { name = 'bsp' }\nserver = { push = 'pul' }", "server.push = 'pul': expected 'wait', 'interrupt' or 'pull'"),
         ("rule = { name = 'elastic', R = 0 }", "rule: elastic: R = 0, expected 1 iteration or more"),

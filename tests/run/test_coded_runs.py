@@ -117,10 +117,13 @@ def test_ends(tmp_path: Path, where: str) -> None:
     assert (by_samples["ended"], by_samples["samples"], by_samples["rounds"][0]) == ("samples", 150, 3)
     by_time = run("seconds = 0.05")
     assert by_time["ended"] == "seconds"
-    assert 0.05 <= by_time["wall_seconds"] < 0.3
+    assert by_time["wall_seconds"] >= 0.05
     by_target = run("seconds = 1000, target = { value = 0.5 }")
     assert by_target["ended"] == "target"
-    assert by_target["rounds"][0] < 200
+    assert by_target["final"]["accuracy"] > 0.4
+    if where != "twin":  # whose clock is the machine's
+        assert by_time["wall_seconds"] < 0.3
+        assert by_target["rounds"][0] < 200
 
 
 def test_a_layout_says_how_many_ranks_there_are(tmp_path: Path) -> None:
