@@ -106,6 +106,8 @@ def _wanted(ranks: int | None, measure: Path | None, workers_per_edge: str | Non
     from consensus.errors import ConfigError
 
     if measure is None:
+        if workers_per_edge is not None:
+            raise ConfigError("--workers-per-edge says what is to be measured; add --measure FILE, or leave it out")
         # As many as a first look needs, and no more than there are processors, to measure edges and not the scheduler.
         return ranks or min(4, max(2, len(cpus())))
     counts = list(_counts(workers_per_edge))

@@ -88,6 +88,7 @@ def _child() -> Iterator[None]:
     try:
         yield
     finally:
+        os.write(writing, b"-")  # to close it would not do: where ranks are threads, others' children have it open
         os.close(writing)
         os.waitpid(child, 0)
 

@@ -11,7 +11,7 @@ run all workers of an edge may send to it at a time.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from consensus.coding.fit import fit_link, fit_worker
@@ -37,49 +37,12 @@ GRADIENT_BYTES = 4 * 269_322
 STEPS, WARM = 60, 5
 """Steps that are timed, and steps before."""
 
-TRANSFERS = 30
+TRANSFERS = 100
 """Vectors over each link, each way."""
 
 
-def measure_system(transport: Transport, layout: Layout) -> System:
-    """Measure the nodes and links of a layout. Collective.
-
-    Parameters
-    ----------
-    transport : Transport
-        Of as many ranks as the layout has, not connected.
-    layout : Layout
-        Who would be what.
-
-    Returns
-    -------
-    System
-        The same at every rank.
-    """
-    own: list[Seconds] = []
-    with session(transport, [], Ballast(1)):
-        if layout.seat(transport.rank) is not None:
-            own = _steps()
-    steps = transport.gather(own)
-    links = {pair: _link(transport, pair) for pair in _pairs(layout)}
-    return System(
-        [
-            Edge(
-                workers=[fit_worker({1: steps[worker]}, links[edge, worker]) for worker in workers],
-                **fit_link(links[MASTER, edge])._asdict(),
-            )
-            for edge, workers in zip(layout.edges, layout.workers, strict=True)
-        ]
-    )
-
-
-def _pairs(layout: Layout) -> Iterator[Pair]:
-    yield from ((MASTER, edge) for edge in layout.edges)
-    yield from ((layout.above(worker), worker) for worker in chain(*layout.workers))
-
-
-def _steps() -> list[Seconds]:
-    """Seconds of gradients of one part."""
+def gradient_steps() -> list[Seconds]:
+    """Seconds that each of :data:`STEPS` gradients of one part takes."""
     import torch
     from torch.nn import functional
 
@@ -96,6 +59,45 @@ def _steps() -> list[Seconds]:
         torch.autograd.backward(functional.cross_entropy(model(inputs), labels))
         seconds.append(time.perf_counter() - began)
     return seconds[WARM:]
+
+
+def measure_system(transport: Transport, layout: Layout, compute: Callable[[], Sequence[Seconds]] = gradient_steps) -> System:
+    """Measure the nodes and links of a layout. Collective.
+
+    Parameters
+    ----------
+    transport : Transport
+        Of as many ranks as the layout has, not connected.
+    layout : Layout
+        Who would be what.
+    compute : callable
+        Computes parts, at workers, and says how many seconds each took.
+
+    Returns
+    -------
+    System
+        The same at every rank.
+    """
+    own: Sequence[Seconds] = []
+    with session(transport, [], Ballast(1)):
+        if layout.seat(transport.rank) is not None:
+            own = compute()
+    steps = transport.gather(own)
+    links = {pair: _link(transport, pair) for pair in _pairs(layout)}
+    return System(
+        [
+            Edge(
+                workers=[fit_worker({1: steps[worker]}, links[edge, worker]) for worker in workers],
+                **fit_link(links[MASTER, edge])._asdict(),
+            )
+            for edge, workers in zip(layout.edges, layout.workers, strict=True)
+        ]
+    )
+
+
+def _pairs(layout: Layout) -> Iterator[Pair]:
+    yield from ((MASTER, edge) for edge in layout.edges)
+    yield from ((layout.above(worker), worker) for worker in chain(*layout.workers))
 
 
 def _link(transport: Transport, pair: Pair) -> list[Seconds]:

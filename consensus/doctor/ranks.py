@@ -16,9 +16,7 @@ from consensus.types import Seconds
 PATIENCE: Seconds = 120.0
 
 
-def ask_ranks(
-    n: int, program: Sequence[str], *, hostfile: Path | None = None, mpirun: str | None = None
-) -> dict[str, Any] | str:
+def ask_ranks(n: int, program: Sequence[str], *, hostfile: Path | None = None, mpirun: str | None = None) -> dict[str, Any] | str:
     """Start a program on ``n`` ranks, from a process that may be a rank itself, and take what one of them prints.
 
     Parameters

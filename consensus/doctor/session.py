@@ -33,14 +33,17 @@ class Ballast:
         return len(self.chunks)
 
     def outgoing(self, peer: Rank) -> Sequence[Bytes]:
+        """The same for all."""
         return self.chunks
 
     def lend(self, peer: Rank, index: int) -> Bytes:
+        """Memory of what came before, or new."""
         size = self.chunks[index].size
         spare = self._spare.get(size)
         return spare.pop() if spare else np.empty(size, np.uint8)
 
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
+        """Keep the memory alone."""
         self._spare.setdefault(data.size, []).append(data)
 
     def release(self, peer: Rank, index: int) -> None:
