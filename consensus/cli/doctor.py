@@ -70,7 +70,8 @@ def doctor(
     survey: Survey | None = None
     if launched():
         transport = default_transport()
-        layout = _layout(workers_per_edge, transport.size) if measure is not None else None
+        together = meant is None or transport.size == meant
+        layout = _layout(workers_per_edge, transport.size) if measure is not None and together else None
         survey = take(transport, out, layout)
         # Ranks that believe they are alone are all rank 0; the launcher knows better.
         if rank_among_ranks() or transport.rank:

@@ -30,12 +30,8 @@ def loader_context() -> BaseContext:
 
     Examples
     --------
-    >>> import torch
-    >>> from torch.utils.data import DataLoader, TensorDataset
-    >>> samples = TensorDataset(torch.arange(4.0))
-    >>> loader = DataLoader(samples, batch_size=2, num_workers=1, multiprocessing_context=loader_context())
-    >>> [batch for batch, in loader]
-    [tensor([0., 1.]), tensor([2., 3.])]
+    ``DataLoader(samples, num_workers=2, multiprocessing_context=consensus.loader_context())``; ``examples/train_loader.py`` is a
+    whole script.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

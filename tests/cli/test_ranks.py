@@ -149,7 +149,8 @@ def test_compare_tabulates_what_a_run_writes(tmp_path: Path) -> None:
 
 def test_doctor_finds_ranks_and_edges_and_measures_them(tmp_path: Path) -> None:
     system = tmp_path / "system.json"
-    done = call(consensus("doctor", "--ranks", "3", "--out", tmp_path / "runs", "--measure", system))
+    asked = consensus("doctor", "--ranks", "3", "--out", tmp_path / "runs", "--measure", system)
+    done = call(asked, env={**environment(), "COLUMNS": "400"})
     assert done.returncode == 0, done
     for said in ("latency", "0 - 1", "1 - 2", "0 - 2", "models arrive as they were sent", "3 files at once", "consensus select"):
         assert said in done.stdout, done.stdout
@@ -178,22 +179,6 @@ def test_doctor_sees_that_a_launcher_starts_ranks_one_by_one(tmp_path: Path) -> 
 @pytest.mark.parametrize("task", [0, 1])
 def test_doctor_under_srun_without_its_plugin(tmp_path: Path, task: int) -> None:
     slurm = {"SLURM_JOB_ID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": str(task)}
-    done = call(consensus("doctor", "--out", tmp_path), env={**environment(), **slurm})
+    done = call(consensus("doctor", "--out", tmp_path), env={**environment(), **slurm, "COLUMNS": "400"})
     assert done.returncode == 1 - task, done
     assert done.stdout.count("tells its 2 tasks nothing about MPI") == 1 - task
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--measure", "system.json"], "how many ranks?"),
-        (["--measure", "system.json", "--ranks", "2"], "2 ranks are too few"),
-        (["--measure", "system.json", "--ranks", "5", "--workers-per-edge", "2,2"], "takes 7 ranks"),
-        (["--measure", "system.json", "--workers-per-edge", "2,x"], "expected the number of workers of each edge"),
-        (["--workers-per-edge", "2,2"], "add --measure FILE"),
-    ],
-)
-def test_doctor_measures_what_has_a_layout(options: list[str], said: str) -> None:
-    done = call(consensus("doctor", *options))
-    assert done.returncode == 2, done
-    assert said in done.stderr
