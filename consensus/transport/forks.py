@@ -33,19 +33,18 @@ class ForkWatch:
     """
 
     def __init__(self) -> None:
-        self._process = os.getpid()
         self._silent = False
         os.register_at_fork(before=self._look)
 
     def _look(self) -> None:
-        # Children inherit the hook, and have no MPI.
-        if self._silent or os.getpid() != self._process:
+        # Children, who have no MPI, inherit the hook and the silence.
+        if self._silent:
             return
         self._silent = True
         _LOG.warning(
             "a rank (process %d) forks while MPI is in use, which MPI libraries do not promise to survive. If this is for the "
             "workers of a DataLoader, %s; `consensus doctor` tries whether forks do harm here. This is said once",
-            self._process,
+            os.getpid(),
             REMEDY,
         )
 
