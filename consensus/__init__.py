@@ -12,15 +12,17 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "attach": "consensus.optim",
+    "loader_context": "consensus.data.workers",
     "ConsensusError": "consensus.errors",
     "ConfigError": "consensus.errors",
     "TopologyError": "consensus.errors",
     "DataError": "consensus.errors",
 }
 
-__all__ = ["ConfigError", "ConsensusError", "DataError", "TopologyError", "__version__", "attach"]
+__all__ = ["ConfigError", "ConsensusError", "DataError", "TopologyError", "__version__", "attach", "loader_context"]
 
 if TYPE_CHECKING:
+    from consensus.data.workers import loader_context
     from consensus.errors import ConfigError, ConsensusError, DataError, TopologyError
     from consensus.optim import attach
 

@@ -37,6 +37,14 @@ def test_digits_under_consensus_launch() -> None:
 
 @needs_mpirun
 @pytest.mark.slow
+def test_loader_under_mpirun() -> None:
+    done = python("train_loader.py", ranks=2, folder=EXAMPLES)
+    check_accuracy(done, 2)
+    assert "forks" not in done.stderr
+
+
+@needs_mpirun
+@pytest.mark.slow
 def test_server_under_mpirun() -> None:
     check_accuracy(python("train_server.py", ranks=3, folder=EXAMPLES), 3)
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from consensus import __version__
 from consensus.doctor.check import Check, State
+from consensus.doctor.gpu import check_gpu, gpus
 from consensus.errors import LaunchError
 from consensus.launcher import INSTALL, VENDORS, announced, find, vendor, without_launcher
 from consensus.transport.launched import launched
@@ -23,19 +24,24 @@ PACKAGES = ("numpy", "scipy", "networkx", "torch", "mpi4py", "pydantic", "scikit
 
 # In a process of its own: a broken MPI library ends the process that loads it, and this one is to report that.
 _PROBE = """
-import json
+import ctypes, json
 from mpi4py import MPI
 try:
     MPI.COMM_SELF.Get_failed()
     ulfm = True
 except (NotImplementedError, MPI.Exception):
     ulfm = False
+try:
+    cuda = bool(ctypes.CDLL(MPI.__file__).MPIX_Query_cuda_support())
+except (AttributeError, OSError):
+    cuda = None
 levels = {getattr(MPI, name): name for name in ("THREAD_SINGLE", "THREAD_FUNNELED", "THREAD_SERIALIZED", "THREAD_MULTIPLE")}
 vendor, _ = MPI.get_vendor()
 print(json.dumps({
     "library": MPI.Get_library_version().strip("\\0").split("\\n")[0].split(",")[0].strip(),
     "vendor": vendor,
     "standard": "%d.%d" % MPI.Get_version(), "threads": levels[MPI.Query_thread()], "ulfm": ulfm,
+    "cuda": cuda,
 }))
 """
 
@@ -48,6 +54,8 @@ class Library(NamedTuple):
     standard: str
     threads: str
     ulfm: bool
+    cuda: bool | None = None
+    """Whether it takes the memory of GPUs; None if it does not say."""
 
 
 def ask_library() -> Library | str:
@@ -72,6 +80,8 @@ def check_installation() -> Iterator[Check]:
     found = ask_library()
     yield from check_library(found)
     yield check_launcher(found)
+    if not isinstance(found, str):
+        yield check_gpu(gpus(), found.cuda)
     yield check_batch_system()
 
 

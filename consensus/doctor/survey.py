@@ -1,19 +1,24 @@
-"""What only ranks can find out: how many they are, where, on which processors, and how fast the edges between them are."""
+"""What only ranks can find out: how many they are, where, on which processors, how fast edges are, where all can write."""
 
 from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from consensus.coding.layout import Layout
 from consensus.doctor.check import Check, State
-from consensus.protocol.events import Control, Event, ModelSwapped
-from consensus.protocol.messages import Leave, Progress
-from consensus.transport.base import CHUNK_BYTES, Bytes, Transport
+from consensus.doctor.folder import FolderReport, check_folder, try_folder
+from consensus.doctor.forks import check_forks, send_beside_a_child
+from consensus.doctor.measure import measure_system
+from consensus.doctor.session import PING, Ballast, Inbox, is_ping, session
+from consensus.protocol.events import ModelSwapped
+from consensus.transport.base import CHUNK_BYTES, Transport
 from consensus.transport.idle import cpus, crowded
 from consensus.types import Edge, Rank, Seconds
 
@@ -23,7 +28,7 @@ PINGS = 200
 MODELS = 4
 """Models swapped, per edge."""
 
-MODEL_CHUNKS = 8
+MODEL_BYTES = 8 * CHUNK_BYTES
 
 SLOW = 10.0
 """An edge is slow if its latency is more than so many times the median's."""
@@ -61,11 +66,20 @@ class Survey:
         Processors that a rank may use, by rank.
     edges : list of EdgeSpeed
         Of a ring.
+    right : list of bool
+        By rank: whether models arrive as they were sent beside forked processes.
+    folder : FolderReport
+        Of the folder for runs.
+    system : dict, optional
+        What :meth:`consensus.coding.system.System.to_dict` gives, if it was measured.
     """
 
     hosts: list[str]
     cpus: list[list[int]]
     edges: list[EdgeSpeed]
+    right: list[bool]
+    folder: FolderReport
+    system: dict[str, Any] | None = None
 
     @property
     def size(self) -> int:
@@ -79,14 +93,33 @@ class Survey:
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Survey:
         """What :meth:`to_table` made a table of."""
-        return cls(table["hosts"], table["cpus"], [EdgeSpeed(**edge) for edge in table["edges"]])
+        edges = [EdgeSpeed(**edge) for edge in table["edges"]]
+        return cls(**{**table, "edges": edges, "folder": FolderReport(**table["folder"])})
 
 
-def take(transport: Transport) -> Survey:
-    """Look around and measure every edge of the ring, one after the other. Collective."""
+def take(transport: Transport, out: Path, layout: Layout | None = None) -> Survey:
+    """Look around, measure every edge of the ring, one after the other, and try a folder. Collective.
+
+    Parameters
+    ----------
+    transport : Transport
+        Of the ranks, not connected.
+    out : Path
+        The folder for runs.
+    layout : Layout, optional
+        Of a system to be measured as well.
+    """
     places = transport.gather((socket.gethostname(), sorted(cpus())))
     edges = [_measure(transport, edge) for edge in ring(transport.size)]
-    return Survey([host for host, _ in places], [own for _, own in places], edges)
+    beside = [other for edge in ring(transport.size) if transport.rank in edge for other in edge if other != transport.rank]
+    return Survey(
+        [host for host, _ in places],
+        [own for _, own in places],
+        edges,
+        send_beside_a_child(transport, beside),
+        try_folder(transport, out),
+        None if layout is None else measure_system(transport, layout).to_dict(),
+    )
 
 
 def ring(size: int) -> list[Edge]:
@@ -101,87 +134,33 @@ def ring(size: int) -> list[Edge]:
     return [*along, (0, size - 1)] if size > 2 else along
 
 
-class _Ballast:
-    """A parcel of zeros; what arrives is dropped."""
-
-    def __init__(self) -> None:
-        self.chunks: Sequence[Bytes] = [np.zeros(CHUNK_BYTES, np.uint8) for _ in range(MODEL_CHUNKS)]
-        self._spare: list[Bytes] = []
-
-    def incoming(self, peer: Rank) -> int:
-        """How many chunks a peer sends: as many as this rank has."""
-        return len(self.chunks)
-
-    def outgoing(self, peer: Rank) -> Sequence[Bytes]:
-        return self.chunks
-
-    def lend(self, peer: Rank, index: int) -> Bytes:
-        return self._spare.pop() if self._spare else np.empty(CHUNK_BYTES, np.uint8)
-
-    def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
-        self._spare.append(data)
-
-    def release(self, peer: Rank, index: int) -> None:
-        """Do nothing: what is sent never changes."""
-
-
 def _measure(transport: Transport, edge: Edge) -> EdgeSpeed:
     own = transport.rank
-    others = [rank for rank in range(transport.size) if rank != own]
     partners = [rank for rank in edge if rank != own] if own in edge else []
-    transport.connect(partners, _Ballast())
-    inbox = _Inbox(transport)
-    figures = _talk(transport, inbox, partners[0], own == edge[0]) if partners else None
-    for rank in others:
-        transport.send(rank, Leave(own))
-    for _ in others:
-        inbox.next(_is_goodbye)
-    transport.disconnect()
+    figures = None
+    with session(transport, partners, Ballast(MODEL_BYTES)) as inbox:
+        if partners:
+            figures = _talk(transport, inbox, partners[0], own == edge[0])
     latency, bandwidth = transport.gather(figures)[edge[0]]
     return EdgeSpeed(*edge, latency, bandwidth)
 
 
-def _talk(transport: Transport, inbox: _Inbox, peer: Rank, begins: bool) -> tuple[Seconds, float]:
+def _talk(transport: Transport, inbox: Inbox, peer: Rank, begins: bool) -> tuple[Seconds, float]:
     trips = []
     for _ in range(PINGS):
         began = transport.now()
         if begins:
-            transport.send(peer, Progress(0))
-        inbox.next(_is_ping)
+            transport.send(peer, PING)
+        inbox.next(is_ping)
         if not begins:
-            transport.send(peer, Progress(0))
+            transport.send(peer, PING)
         trips.append(transport.now() - began)
     began = transport.now()
     for number in range(1, MODELS + 1):
         transport.swap(peer, number, number)
         inbox.next(lambda event: isinstance(event, ModelSwapped))
     took = transport.now() - began
-    return float(np.median(trips)) / 2, MODELS * MODEL_CHUNKS * CHUNK_BYTES / max(took, 1e-9)
-
-
-class _Inbox:
-    """Events in the order in which they are wanted."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        self._events: list[Event] = []
-
-    def next(self, wanted: Callable[[Event], bool]) -> None:
-        """Wait for an event and take it out."""
-        while True:
-            for index, event in enumerate(self._events):
-                if wanted(event):
-                    del self._events[index]
-                    return
-            self._events += self._transport.wait(None)
-
-
-def _is_ping(event: Event) -> bool:
-    return isinstance(event, Control) and isinstance(event.message, Progress)
-
-
-def _is_goodbye(event: Event) -> bool:
-    return isinstance(event, Control) and isinstance(event.message, Leave)
+    return float(np.median(trips)) / 2, MODELS * MODEL_BYTES / max(took, 1e-9)
 
 
 def check_survey(survey: Survey, meant: int | None) -> Iterator[Check]:
@@ -208,6 +187,8 @@ def check_survey(survey: Survey, meant: int | None) -> Iterator[Check]:
         yield _check_processors(host, sets)
     if survey.edges:
         yield _check_edges(survey.edges, shared)
+        yield check_forks(survey.right)
+    yield check_folder(survey.folder)
 
 
 def _check_processors(host: str, sets: Sequence[frozenset[int]]) -> Check:

@@ -9,6 +9,7 @@ from typing import Any
 
 from consensus.errors import LaunchError
 from consensus.transport.base import Transport
+from consensus.transport.forks import refuse_children
 
 SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_SIZE")
 """What launchers set for their ranks: Open MPI's mpirun, PMI-1/2 (MPICH, srun --mpi=pmi2), PMIx, Intel MPI, MVAPICH."""
@@ -46,12 +47,13 @@ def default_transport(comm: Any = None) -> Transport:
     Raises
     ------
     LaunchError
-        If the process was launched as a rank but MPI cannot be loaded.
+        If the process was launched as a rank but MPI cannot be loaded, or is a rank's child.
     """
     if comm is None and not launched():
         from consensus.transport.single import SingleTransport
 
         return SingleTransport()
+    refuse_children()
     try:
         from consensus.transport.mpi import MpiTransport
 

@@ -39,6 +39,7 @@ from consensus.protocol.outbox import Outbox
 from consensus.transport.base import Bytes, Parcel
 from consensus.transport.edge import Edge
 from consensus.transport.failures import Failures, prepare
+from consensus.transport.forks import watch_forks
 from consensus.transport.idle import Idle, cpus, crowded
 from consensus.types import Rank, Round, Seconds
 
@@ -262,6 +263,7 @@ class MpiTransport:
         prepare(os.environ)  # in time unless the program has loaded MPI itself
         from mpi4py import MPI
 
+        watch_forks()
         self._mpi = MPI
         self._comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
         self.rank: Rank = self._comm.Get_rank()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from consensus import launcher
+from consensus.coding.system import System
 from consensus.errors import LaunchError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,18 @@ import consensus.run
 consensus.run.experiment = stub
 from consensus.cli import main
 main()
+"""
+
+# A launcher of another make than the MPI library: its ranks do not find each other.
+STRANGER = """
+import os, subprocess, sys
+if "--version" in sys.argv:
+    print("mpirun (Open MPI) 5.0.0")
+    sys.exit()
+program = sys.argv[sys.argv.index(sys.executable):]
+world = {**os.environ, "OMPI_COMM_WORLD_SIZE": "2"}
+ranks = [subprocess.Popen(program, env={**world, "OMPI_COMM_WORLD_RANK": str(rank)}) for rank in range(2)]
+sys.exit(max(rank.wait() for rank in ranks))
 """
 
 
@@ -134,17 +147,38 @@ def test_compare_tabulates_what_a_run_writes(tmp_path: Path) -> None:
     assert (folder / "compare.png").exists()
 
 
-def test_doctor_finds_ranks_and_edges() -> None:
-    done = call(consensus("doctor", "--ranks", "3"))
+def test_doctor_finds_ranks_and_edges_and_measures_them(tmp_path: Path) -> None:
+    system = tmp_path / "system.json"
+    asked = consensus("doctor", "--ranks", "3", "--out", tmp_path / "runs", "--measure", system)
+    done = call(asked, env={**environment(), "COLUMNS": "400"})
     assert done.returncode == 0, done
-    assert "latency" in done.stdout
-    for edge in ("0 - 1", "1 - 2", "0 - 2"):
-        assert edge in done.stdout
+    for said in ("latency", "0 - 1", "1 - 2", "0 - 2", "models arrive as they were sent", "3 files at once", "consensus select"):
+        assert said in done.stdout, done.stdout
+    assert System.read(system).workers_per_edge == (1,)
+    assert [path.name for path in tmp_path.iterdir()] == ["system.json"]
 
 
-def test_doctor_among_ranks_speaks_once() -> None:
-    job = launcher.command(2, ["-m", "consensus", "doctor"], environment=environment())
+def test_doctor_among_ranks_speaks_once(tmp_path: Path) -> None:
+    job = launcher.command(2, ["-m", "consensus", "doctor", "--out", str(tmp_path)], environment=environment())
     done = call(job.argv, job.env)
     assert done.returncode == 0, done
     assert done.stdout.count("consensus doctor") == 1
     assert "\x1b" not in done.stdout
+    assert "forks while MPI is in use" not in done.stderr
+
+
+def test_doctor_sees_that_a_launcher_starts_ranks_one_by_one(tmp_path: Path) -> None:
+    other = tmp_path / "mpirun"
+    other.write_text(f"#!{sys.executable}\n{STRANGER}")
+    other.chmod(0o755)
+    done = call(consensus("doctor", "--ranks", "2", "--mpirun", other, "--out", tmp_path))
+    assert done.returncode == 1, done
+    assert "1 seen, 2 started" in done.stdout
+
+
+@pytest.mark.parametrize("task", [0, 1])
+def test_doctor_under_srun_without_its_plugin(tmp_path: Path, task: int) -> None:
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": str(task)}
+    done = call(consensus("doctor", "--out", tmp_path), env={**environment(), **slurm, "COLUMNS": "400"})
+    assert done.returncode == 1 - task, done
+    assert done.stdout.count("tells its 2 tasks nothing about MPI") == 1 - task

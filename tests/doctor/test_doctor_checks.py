@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from consensus.doctor import State, installation
+from consensus.doctor.folder import FolderReport
 from consensus.doctor.installation import Library, check_batch_system, check_launcher, check_library, check_packages
 from consensus.doctor.survey import EdgeSpeed, Survey, check_survey, take
 from consensus.errors import LaunchError
@@ -21,7 +22,10 @@ def states(checks: object) -> dict[str, State]:
 
 
 def survey(hosts: list[str], cpus: list[list[int]], latencies: list[float]) -> Survey:
-    return Survey(hosts, cpus, [EdgeSpeed(i, i + 1, latency, 1e9) for i, latency in enumerate(latencies)])
+    edges = [EdgeSpeed(i, i + 1, latency, 1e9) for i, latency in enumerate(latencies)]
+    size = len(hosts)
+    folder = FolderReport("runs", "ext4", 10**12, 1 << 26, hosts, [], [""] * size, [0.1] * size)
+    return Survey(hosts, cpus, edges, [True] * size, folder)
 
 
 def test_a_good_library() -> None:
@@ -110,7 +114,7 @@ def test_ranks_that_share_processors_do_not_judge_edges() -> None:
     assert found["edges"] is State.OK
 
 
-def test_one_rank_alone() -> None:
-    alone = take(SingleTransport())
+def test_one_rank_alone(tmp_path: Path) -> None:
+    alone = take(SingleTransport(), tmp_path)
     assert (alone.size, alone.edges) == (1, [])
     assert Survey.from_table(alone.to_table()) == alone
