@@ -21,7 +21,6 @@ from consensus.coding.gradient_code import GradientCode
 from consensus.coding.runtime import Sample, check_sampling, samples
 from consensus.coding.system import System
 from consensus.errors import ConfigError
-from consensus.types import Seconds
 
 Push = Literal["wait", "interrupt"]
 
@@ -77,6 +76,7 @@ class Succession:
     """
 
     def __init__(self, code: GradientCode, push: Push, rows: int) -> None:
+        check_push(push)
         if code.direct:
             raise ConfigError("a code without edges has no such updates; give one in which workers send to edges")
         workers, loads = code.workers_per_edge, iter(code.loads)
@@ -193,6 +193,18 @@ def update_seconds(
         else:
             succession.advance(sample)
     return (succession.now - since) / (updates - settled)
+
+
+def check_push(push: str) -> None:
+    """Refuse what is no way to treat a busy worker.
+
+    Raises
+    ------
+    ConfigError
+        If it is not.
+    """
+    if push not in ("wait", "interrupt"):
+        raise ConfigError(f"push = {push!r}: expected 'wait', or 'interrupt' if busy workers drop their parts for newer weights")
 
 
 def course(draws: int) -> tuple[int, int, int]:

@@ -129,7 +129,7 @@ class Coding(Section):
                     f"{list(layout.workers_per_edge)}; measure this layout"
                 ],
             )
-        chosen = select(system, parts)
+        chosen = select(system, parts, push=self.push)
         return chosen.edge_stragglers, chosen.worker_stragglers
 
 
