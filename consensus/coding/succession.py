@@ -11,7 +11,7 @@ Everything is ours.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 
@@ -76,14 +76,13 @@ class Succession:
     """
 
     def __init__(self, code: GradientCode, push: Push, rows: int) -> None:
-        check_push(push)
+        self._push = check_push(push)
         if code.direct:
             raise ConfigError("a code without edges has no such updates; give one in which workers send to edges")
         workers, loads = code.workers_per_edge, iter(code.loads)
         self._load = np.ones((len(workers), max(workers)))
         for edge, count in enumerate(workers):
             self._load[edge, :count] = [next(loads) for _ in range(count)]
-        self._push = push
         self._edges, self._master = Completion(code.edges), Completion([code.master])
         self.now = np.zeros(rows)
         self._begun = False
@@ -195,16 +194,12 @@ def update_seconds(
     return (succession.now - since) / (updates - settled)
 
 
-def check_push(push: str) -> None:
-    """Refuse what is no way to treat a busy worker.
-
-    Raises
-    ------
-    ConfigError
-        If it is not.
-    """
-    if push not in ("wait", "interrupt"):
-        raise ConfigError(f"push = {push!r}: expected 'wait', or 'interrupt' if busy workers drop their parts for newer weights")
+def check_push(push: str) -> Push:
+    """Make sure that this is a way to treat a busy worker; raises ConfigError if it is not."""
+    for known in get_args(Push):
+        if push == known:
+            return cast("Push", known)
+    raise ConfigError(f"push = {push!r}: expected 'wait', or 'interrupt' if busy workers drop their parts for newer weights")
 
 
 def course(draws: int) -> tuple[int, int, int]:
