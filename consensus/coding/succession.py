@@ -114,7 +114,7 @@ class Succession:
         given = self._given
         if begun:
             before = _Last(self._offered.shape)
-            before.become(given, where=np.True_)
+            before.become(given, where=np.asarray(True))
             before.become(self._next, where=self._offered < came[..., None])
             given = before
         offered = np.maximum(came[..., None], given.came)
