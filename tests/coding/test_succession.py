@@ -89,8 +89,10 @@ def draw(system: System, updates: int, seed: int = 0) -> list[Sample]:
     return list(samples(system, updates, seed, block=1))
 
 
-def random_system(generator: np.random.Generator, workers_per_edge: tuple[int, ...], part: float = 1.0) -> System:
-    """Some nodes are much slower than others, for good or by chance. A part takes so many transfers."""
+def random_system(
+    generator: np.random.Generator, workers_per_edge: tuple[int, ...], part: float = 1.0, edge: float = 1.0
+) -> System:
+    """Some nodes are much slower than others, for good or by chance. A part, and an edge's transfer, take so many others."""
 
     def seconds() -> float:
         return float(generator.uniform(0.5, 1.5) * generator.choice([1.0, 5.0], p=[0.75, 0.25]))
@@ -98,7 +100,7 @@ def random_system(generator: np.random.Generator, workers_per_edge: tuple[int, .
     def workers(count: int) -> list[Worker]:
         return [Worker(c=0.2 * part * seconds(), gamma=1 / part, tau=0.7 * seconds(), p=0.2) for _ in range(count)]
 
-    return System([Edge(workers=workers(count), tau=seconds(), p=0.4) for count in workers_per_edge])
+    return System([Edge(workers=workers(count), tau=edge * seconds(), p=0.4) for count in workers_per_edge])
 
 
 @pytest.mark.parametrize("push", ["wait", "interrupt"])
@@ -113,10 +115,10 @@ def random_system(generator: np.random.Generator, workers_per_edge: tuple[int, .
 )
 def test_updates_are_made_when_the_engines_make_them(counts: tuple[int, ...], tolerances: list[Tolerance], push: Push) -> None:
     generator = np.random.default_rng((9, *counts))
-    for tolerance, part in product(tolerances, [1.0, 0.03]):
-        drawn = draw(random_system(generator, counts, part), 40)
+    for tolerance, scales in product(tolerances, [(1.0, 1.0), (0.03, 1.0), (0.03, 0.03)]):
+        drawn = draw(random_system(generator, counts, *scales), 40)
         code = construct("hgc", counts, sum(counts) + 1, *tolerance)
-        assert by_model(code, drawn, push) == pytest.approx(by_engines(code, drawn, push), rel=1e-9), (tolerance, part)
+        assert by_model(code, drawn, push) == pytest.approx(by_engines(code, drawn, push), rel=1e-9), (tolerance, scales)
 
 
 def test_greedy_goes_on_with_the_first() -> None:
