@@ -87,7 +87,7 @@ def test_the_choice_by_codes_is_within_a_percent_of_the_simulated_best(counts: t
     system, parts = random_system(np.random.default_rng((5, *counts)), counts), 2 * sum(counts)
     choice = select(system, parts, push=push)
     simulated = {
-        (s_e, s_w): update_seconds(system, HierarchicalCode(counts, parts, s_e, s_w), push, draws=20_000, seed=99)
+        (s_e, s_w): update_seconds(system, HierarchicalCode(counts, parts, s_e, s_w), push, draws=12_000, seed=99)
         for s_e, s_w in product(range(len(counts)), range(min(counts)))
     }
     chosen = simulated[choice.edge_stragglers, choice.worker_stragglers]
