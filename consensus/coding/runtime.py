@@ -6,8 +6,9 @@ A worker's vector is at its edge after :math:`W_{ij} = D c_{ij} + X + \tau_{ij} 
 :math:`m_i - s_w` vectors are there, and the master has its vector :math:`U_i`, two such transfers, later. The iteration ends
 when it has those of :math:`n - s_e` edges.
 
-It is a slightly pessimistic account: it charges every worker the full D parts, of which some hold one fewer, and a code may be
-decodable from a lucky smaller set.
+It is a pessimistic account of an iteration: it charges every worker the full D parts, of which some hold one fewer, and smaller
+sets can often be decoded. It is an optimistic one of many, since all nodes are idle when one begins. What the engines do is in
+:mod:`consensus.coding.succession`, of the same samples.
 
 References
 ----------
