@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+import torch
 
 from benchmarks.elastic_cifar import until
 from benchmarks.jobs import say
@@ -21,10 +24,12 @@ from benchmarks.simulated.coded import WORKERS, Regime, part_weights
 from benchmarks.simulated.coded_race import JNCSS, Entry, Race, tolerances
 from benchmarks.simulated.coded_training import Lesson, deviation, learn
 from benchmarks.simulated.pictures import save
-from benchmarks.simulated.served import one_thread
 from consensus.coding import construct
 from consensus.coding.runtime import Tolerance
 from consensus.errors import ConsensusError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 EXACT = ("uncoded", "worker", "edge", "flat", "hgc")
 """Schemes whose updates are exact, so that all learn the same from as many updates."""
@@ -70,16 +75,18 @@ class Subject:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is simulated: subjects; regimes; updates of a measurement, and of a trial of a tolerance; tolerances that are
-    tried of a scheme, and in regimes where some workers are always slow; updates of the real models."""
+    """How much is simulated: subjects; regimes; updates of a measurement, and of a trial of a tolerance; how many times as many
+    where all workers are alike, and chance has more of a say; tolerances that are tried of a scheme, in the first system and
+    in regimes; updates of the real models."""
 
     subjects: tuple[Subject, ...]
     regimes: tuple[Regime, ...]
     updates: int = 500
     regime_updates: int = 200
     trial: int = 80
+    alike: int = 5
     tried: int = 24
-    regime_tried: int = 6
+    regime_tried: int = 3
     real: int = 4
     seed: int = 1
 
@@ -113,6 +120,7 @@ QUICK = Scale(
     updates=60,
     regime_updates=30,
     trial=20,
+    alike=1,
     tried=3,
     regime_tried=2,
     real=2,
@@ -148,9 +156,8 @@ def race(scale: Scale) -> list[Entry]:
 
 def regime_row(regime: Regime, scale: Scale) -> dict[str, Any]:
     """hgc-jncss against uncoded and against the best other exact scheme in a regime."""
-    # Where workers are alike the model thinks least of tolerances that turn out to be good.
-    tried = scale.tried if regime.alike else scale.regime_tried
-    contest = Race(regime, scale.regime_updates, scale.trial, tried, scale.seed)
+    longer = scale.alike if regime.alike else 1
+    contest = Race(regime, longer * scale.regime_updates, longer * scale.trial, scale.regime_tried, scale.seed)
     others = [contest.measure(scheme, scheme, contest.best(scheme)) for scheme in EXACT]
     chosen, dropped = contest.selected(), contest.dropped(False)
     best = min(others, key=lambda entry: entry.made.pace)
@@ -206,16 +213,19 @@ def run(scale: Scale, folders: Mapping[str, Path | None]) -> dict[str, Any]:
     most = max(subject.updates for subject in scale.subjects)
     if most > scale.updates:
         raise ConsensusError(f"updates = {scale.updates}: expected {most} or more, as many as are learnt from")
-    lessons, regimes = [], []
-    with one_thread():
-        with _timed("schemes"):
-            entries = race(scale)
-        for regime in scale.regimes:
-            with _timed(str(regime)):
-                regimes.append(regime_row(regime, scale))
-        for subject in scale.subjects:
-            with _timed(f"{subject.lesson.data}, {subject.lesson.partition}"):
-                lessons.append(lesson(subject, entries, scale, folders[subject.lesson.data]))
+    # What becomes of one system, or of one subject, does not depend on the others.
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        racing = pool.submit(_timed, "schemes", race, scale)
+        measuring = [pool.submit(_timed, str(regime), regime_row, regime, scale) for regime in scale.regimes]
+        entries = racing.result()
+        learning = [
+            pool.submit(
+                _timed, f"{subject.lesson.data}, {subject.lesson.partition}", lesson, subject, entries, scale,
+                folders[subject.lesson.data],
+            )
+            for subject in scale.subjects
+        ]  # fmt: skip
+        regimes, lessons = ([future.result() for future in futures] for futures in (measuring, learning))
     return {
         "mpi": "without MPI",
         "schemes": [_row(entry, lessons) for entry in entries],
@@ -225,11 +235,11 @@ def run(scale: Scale, folders: Mapping[str, Path | None]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _timed(what: str) -> Iterator[None]:
+def _timed(what: str, do: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
     began = time.process_time()
-    yield
+    done = do(*arguments, **options)
     say(f"coded: {what}: {time.process_time() - began:.0f} s of a processor")
+    return done
 
 
 def _row(entry: Entry, lessons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ WORKER_LINK, EDGE_LINK, LOST = 0.004, 0.008, 0.1
 SLOW_EDGE = 1
 """Which edge the slow one is."""
 
+PUSH: Literal["interrupt"] = "interrupt"
+"""Workers drop what they are at when newer weights come."""
 
 QUANTILES = 200
 """Times that stand for a worker's where they are no shifted exponential."""
@@ -239,7 +241,7 @@ def simulate(code: GradientCode, system: System, updates: int, seed: int, sites:
         streams(system, code.loads, seed),
         Links(system, layout, seed),
         limit=updates,
-        push="interrupt",
+        push=PUSH,
         sites=sites,
         model_bytes=1,
         payload_bytes=1,

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.simulated.coded import SLOW_EDGE, WORKERS, Made, Regime, simulate, without
+from benchmarks.simulated.coded import PUSH, SLOW_EDGE, WORKERS, Made, Regime, simulate, without
 from consensus.coding import GradientCode, construct
 from consensus.coding.arcs import even_counts
 from consensus.coding.flat import silent_workers
-from consensus.coding.runtime import Tolerance, iteration_times
+from consensus.coding.runtime import Tolerance
 from consensus.coding.selection import select
+from consensus.coding.succession import update_seconds
+from consensus.coding.system import System
 
 JNCSS = "hgc-jncss"
 """The hierarchical code at the tolerance that is chosen for the system."""
@@ -56,14 +58,18 @@ class Race:
     def __init__(self, regime: Regime, updates: int, trial: int, tried: int, seed: int) -> None:
         self.system, self.parts = regime.system(), regime.count
         self._updates, self._trial, self._tried, self._seed = updates, trial, tried, seed
-        self.selection = select(self.system, self.parts)
+        self.selection = select(self.system, self.parts, push=PUSH)
         self._trials: dict[tuple[str, Tolerance], float] = {}
+        self._measured: dict[tuple[str, Tolerance], tuple[GradientCode, Made, float]] = {}
 
     def measure(self, label: str, scheme: str, tolerance: Tolerance) -> Entry:
         """Simulate a scheme."""
-        code = construct(scheme, WORKERS, self.parts, *tolerance)
-        made = simulate(code, self.system, self._updates, self._seed)
-        return Entry(label, scheme, tolerance, code, made, self._expected(code, *tolerance))
+        key = _same(scheme, tolerance)
+        if key not in self._measured:
+            code = construct(scheme, WORKERS, self.parts, *tolerance)
+            made = simulate(code, self.system, self._updates, self._seed)
+            self._measured[key] = code, made, _expected(self.system, code)
+        return Entry(label, scheme, tolerance, *self._measured[key])
 
     def best(self, scheme: str) -> Tolerance:
         """The tolerance of the scheme that was fastest in a trial."""
@@ -81,7 +87,8 @@ class Race:
         chosen
             Whether with the code that is chosen for them; uncoded otherwise.
         """
-        choices = [(rest, select(rest, self.parts)) for rest in (without(self.system), without(self.system, edges=[SLOW_EDGE]))]
+        rests = without(self.system), without(self.system, edges=[SLOW_EDGE])
+        choices = [(rest, select(rest, self.parts, push=PUSH)) for rest in rests]
         if chosen:
             rest, choice = min(choices, key=lambda pair: pair[1].expected)
             tolerance = choice.edge_stragglers, choice.worker_stragglers
@@ -106,16 +113,21 @@ class Race:
         return max(even_counts(self.parts, sum(WORKERS), silent_workers(WORKERS, *tolerance)))
 
     def _pace(self, scheme: str, tolerance: Tolerance) -> float:
-        key = scheme if scheme == "flat" else "hgc", tolerance  # those that code one layer alone are hgc with a 0
+        key = _same(scheme, tolerance)
         if key not in self._trials:
             code = construct(key[0], WORKERS, self.parts, *tolerance)
             self._trials[key] = simulate(code, self.system, self._trial, self._seed + 1).pace
         return self._trials[key]
 
-    def _expected(self, code: GradientCode, s_e: int, s_w: int) -> float:
-        if code.direct:
-            return math.nan
-        return float(iteration_times(self.system, code.load, s_e, s_w).mean())
+
+def _same(scheme: str, tolerance: Tolerance) -> tuple[str, Tolerance]:
+    """What tells the scheme from others: those that code one layer alone, or none, are hgc with a 0."""
+    return scheme if scheme in ("flat", "greedy") else "hgc", tolerance
+
+
+def _expected(system: System, code: GradientCode) -> float:
+    """Seconds per update by the model that hgc-jncss chooses by."""
+    return math.nan if code.direct else float(update_seconds(system, code, PUSH).mean())
 
 
 def tolerances(scheme: str, workers: Sequence[int]) -> Iterator[Tolerance]:

@@ -34,6 +34,12 @@ Out = Annotated[
     typer.Option("--out", help="Where to write the system; by default system.json in the run's folder.", show_default=False),
 ]
 Refine = Annotated[bool, typer.Option("--refine/--no-refine", help="Simulate every tolerance, or go by expected times alone.")]
+Push = Annotated[
+    str,
+    typer.Option(
+        "--push", metavar="wait|interrupt", help="What a busy worker does when newer weights come, as in coding.push of a run."
+    ),
+]
 
 SYSTEM = "system.json"
 """The file in a run's folder."""
@@ -52,14 +58,17 @@ LEGEND_NODES = (
 LEGEND_TIMES = "s_e edges, and s_w workers at every other edge, may be silent; D: parts of a worker. Milliseconds are {how}."
 
 
-def select(source: Source, parts: Parts = None, out: Out = None, refine: Refine = True) -> None:
+def select(source: Source, parts: Parts = None, out: Out = None, refine: Refine = True, push: Push = "wait") -> None:
     """Choose how many silent edges and workers a code should tolerate, by the traces of a run with coded gradients.
 
     Writes the system that the run was, for section [coding] of a run file with scheme hgc-jncss, which chooses by it.
     """
     from consensus.cli.console import console
     from consensus.coding.selection import select as choose
+    from consensus.coding.succession import check_push
     from consensus.coding.system import System
+
+    checked = check_push(push)
 
     screen = console()
     target: Path | None
@@ -79,7 +88,7 @@ def select(source: Source, parts: Parts = None, out: Out = None, refine: Refine 
         parts = parts or measured.parts
         for note in measured.notes:
             screen.print(note, style="yellow", markup=False, soft_wrap=True)
-    choice = choose(system, parts, refine=refine)
+    choice = choose(system, parts, refine=refine, push=checked)
     if target is not None:
         system.write(target)
     edges, workers = len(system.edges), sum(system.workers_per_edge)
@@ -92,7 +101,7 @@ def select(source: Source, parts: Parts = None, out: Out = None, refine: Refine 
     screen.print(LEGEND_TIMES.format(how=how(choice)), style="dim", markup=False)
     place = source if target is None else target
     screen.print(f"\nthe system is in {place}; for the run file:\n", soft_wrap=True, markup=False)
-    screen.print(sections(system, parts, place), soft_wrap=True, markup=False)
+    screen.print(sections(system, parts, place, push), soft_wrap=True, markup=False)
 
 
 def how(choice: Selection) -> str:
@@ -134,7 +143,7 @@ def times_table(system: System, choice: Selection, parts: int) -> Table:
     return table
 
 
-def sections(system: System, parts: int, path: Path) -> str:
+def sections(system: System, parts: int, path: Path, push: str = "wait") -> str:
     """What goes into a run file, so that the run chooses by the system.
 
     Examples
@@ -154,6 +163,7 @@ def sections(system: System, parts: int, path: Path) -> str:
     from consensus.config.coding import SELECTED
 
     layout = f"workers_per_edge = {list(system.workers_per_edge)}\nparts = {parts}\n"
+    layout += "" if push == "wait" else f'push = "{push}"\n'
     return f'[rule]\nname = "{SELECTED}"\n\n[coding]\n{layout}{tomli_w.dumps({"system": str(path)})}'.rstrip()
 
 

@@ -134,12 +134,14 @@ def _circle(place: Floats, stragglers: int) -> Floats:
 
 def _directions(top: Floats, columns: Mask) -> Floats | None:
     """Coefficients of each item up to a factor: the null vector of ``top`` on its holders, of absolute sum 1."""
+    # Every item has as many holders, in rising order.
+    holders = np.nonzero(columns.T)[1].reshape(columns.shape[1], -1)
+    _, sizes, turned = np.linalg.svd(top[:, holders].transpose(1, 0, 2), full_matrices=True)
+    if sizes.shape[1] and (sizes[:, -1] < SINGULAR * sizes[:, 0]).any():
+        return None
     found = np.zeros(columns.shape)
-    for item, holders in enumerate(columns.T):
-        _, sizes, turned = np.linalg.svd(top[:, holders], full_matrices=True)
-        if len(sizes) and sizes[-1] < SINGULAR * sizes[0]:
-            return None
-        found[holders, item] = turned[-1] / np.abs(turned[-1]).sum()
+    null = turned[:, -1]
+    found[holders.T, np.arange(columns.shape[1])] = (null / np.abs(null).sum(axis=1, keepdims=True)).T
     return found
 
 

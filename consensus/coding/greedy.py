@@ -9,7 +9,7 @@ import numpy as np
 from consensus.coding.arrays import Floats
 from consensus.coding.gradient_code import GradientCode
 from consensus.coding.hierarchical import HierarchicalCode
-from consensus.coding.layer import Combination
+from consensus.coding.layer import Combination, Group
 from consensus.coding.load import least_load
 from consensus.coding.turnout import present, too_few
 
@@ -32,6 +32,8 @@ class FirstArrivals:
     size : int
     participants : tuple of int
     needed : int
+    groups : tuple of Group
+        All participants, if there are any.
     """
 
     kappa_exact = True
@@ -41,6 +43,7 @@ class FirstArrivals:
         self._counts = tuple(counts)
         self.participants = tuple(node for node, count in enumerate(counts) if count)
         self.needed = max(min(1, len(self.participants)), len(self.participants) - stragglers)
+        self.groups = (Group(self.participants, self.needed, self.needed),) * bool(self.participants)
 
     def sufficient(self, alive: Iterable[int]) -> bool:
         """Whether they are as many as are waited for."""

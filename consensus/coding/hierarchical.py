@@ -95,7 +95,8 @@ class HierarchicalCode(GradientCode):
 def _share(master: LayerCode, edge: int, layer: LayerCode, worker: int) -> tuple[tuple[int, ...], Floats]:
     """Parts of a worker, and the product of both layers' coefficients of each."""
     positions = layer.held(worker)
-    parts = tuple(master.held(edge)[position] for position in positions)
+    held = master.held(edge)
+    parts = tuple(held[position] for position in positions)
     return parts, layer.matrix[worker, list(positions)] * master.matrix[edge, list(parts)]
 
 

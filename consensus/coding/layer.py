@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from consensus.coding.arrays import Floats, Vector
 from consensus.coding.vectors import weighted_sum
@@ -52,6 +52,23 @@ class Combination:
         return weighted_sum(self.weights, [received[node] for node in self.nodes], self.layer)
 
 
+class Group(NamedTuple):
+    """Nodes of a layer that can be decoded or not whoever of its other nodes has come.
+
+    Attributes
+    ----------
+    nodes : tuple of int
+    least : int
+        Fewer of them are never enough.
+    needed : int
+        So many, whichever they are, always are.
+    """
+
+    nodes: tuple[int, ...]
+    least: int
+    needed: int
+
+
 class Layer(Protocol):
     """Nodes below an edge or the master, the same for every scheme."""
 
@@ -73,6 +90,11 @@ class Layer(Protocol):
     @property
     def needed(self) -> int:
         """So many of the participants, whichever they are, are always enough."""
+        ...
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The participants in groups: they are enough if those of each group are."""
         ...
 
     def sufficient(self, alive: Iterable[int]) -> bool:

@@ -8,12 +8,12 @@ from copy import copy
 import numpy as np
 
 from consensus.coding.amplification import Amplification
-from consensus.coding.arcs import rings
+from consensus.coding.arcs import Ring, rings
 from consensus.coding.arrays import Floats
 from consensus.coding.coefficients import coefficients
 from consensus.coding.counts import check_count
 from consensus.coding.decoder import Decoder
-from consensus.coding.layer import Combination
+from consensus.coding.layer import Combination, Group
 from consensus.coding.turnout import present, too_few
 from consensus.errors import ConfigError
 
@@ -44,6 +44,8 @@ class LayerCode:
         Nodes that hold something.
     needed : int
         So many of them, whichever, are always enough.
+    groups : tuple of Group
+        The rings of the placement.
     kinds : tuple of str
         The kind that each ring of the placement got.
     matrix : ndarray, shape (size, items), float64
@@ -82,6 +84,7 @@ class LayerCode:
         placed = rings(counts, stragglers)
         self.participants = tuple(node for node, count in enumerate(counts) if count)
         self.needed = max(0, len(self.participants) - stragglers)
+        self.groups = tuple(_group(ring, stragglers) for ring in placed)
         self.matrix: Floats = np.zeros((self.size, self.items))
         held: list[tuple[int, ...]] = [()] * self.size
         kinds = []
@@ -150,6 +153,11 @@ class LayerCode:
     def kappa_exact(self) -> bool:
         """Whether ``kappa`` is over all sets of up to s silent nodes rather than consecutive and random ones."""
         return self._amplification.complete
+
+
+def _group(ring: Ring, stragglers: int) -> Group:
+    """A ring by itself; fewer nodes than it takes of the largest to hold all its items are never enough."""
+    return Group(ring.nodes, least=-(-ring.size // max(ring.counts)), needed=len(ring.nodes) - stragglers)
 
 
 def _check(counts: Sequence[int], stragglers: int) -> None:

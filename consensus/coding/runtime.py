@@ -6,8 +6,9 @@ A worker's vector is at its edge after :math:`W_{ij} = D c_{ij} + X + \tau_{ij} 
 :math:`m_i - s_w` vectors are there, and the master has its vector :math:`U_i`, two such transfers, later. The iteration ends
 when it has those of :math:`n - s_e` edges.
 
-It is a slightly pessimistic account: it charges every worker the full D parts, of which some hold one fewer, and a code may be
-decodable from a lucky smaller set.
+It is a pessimistic account of an iteration: it charges every worker the full D parts, of which some hold one fewer, and smaller
+sets can often be decoded. It is an optimistic one of many, since all nodes are idle when one begins. What the engines do is in
+:mod:`consensus.coding.succession`, of the same samples.
 
 References
 ----------
@@ -44,21 +45,23 @@ class Sample:
     ----------
     part : ndarray of float64, shape (draws, edges, most workers of an edge)
         Seconds per part; infinite where an edge has fewer workers.
-    transfers : ndarray of float64, of the same shape
-        Seconds of each worker's transfers.
-    edge : ndarray of float64, shape (draws, edges)
-        Seconds of each edge's transfers.
+    down, up : ndarray of float64, of the same shape
+        Seconds of each worker's transfers: weights to it, its vector to the edge.
+    edge_down, edge_up : ndarray of float64, shape (draws, edges)
+        Seconds of each edge's.
     workers : ndarray of int, shape (edges,)
         How many workers each edge has.
     """
 
     part: Floats
-    transfers: Floats
-    edge: Floats
+    down: Floats
+    up: Floats
+    edge_down: Floats
+    edge_up: Floats
     workers: NDArray[np.int_]
 
     def times(self, load: int, tolerances: Sequence[Tolerance]) -> Floats:
-        """Iteration times at one load.
+        """Iteration times at one load, by counts: n - s_e edges and m_i - s_w workers are waited for, whichever they are.
 
         Parameters
         ----------
@@ -72,29 +75,34 @@ class Sample:
         ndarray of float64, shape (tolerances, draws)
             Seconds.
         """
-        arrivals = np.sort(load * self.part + self.transfers, axis=-1)
+        arrivals = np.sort(load * self.part + (self.down + self.up), axis=-1)
+        edge = self.edge_down + self.edge_up
         at_master: dict[int, Floats] = {}
-        result = np.empty((len(tolerances), len(self.edge)))
+        result = np.empty((len(tolerances), len(edge)))
         for row, (edge_stragglers, worker_stragglers) in enumerate(tolerances):
             if worker_stragglers not in at_master:
                 last = (self.workers - worker_stragglers - 1)[None, :, None]
                 decoded = np.take_along_axis(arrivals, last, axis=-1)[..., 0]
-                at_master[worker_stragglers] = np.sort(self.edge + decoded, axis=-1)
+                at_master[worker_stragglers] = np.sort(edge + decoded, axis=-1)
             result[row] = at_master[worker_stragglers][:, len(self.workers) - edge_stragglers - 1]
         return result
 
 
 def expected(system: System) -> Sample:
     """The sample of one iteration in which everything takes the time it is expected to."""
+    way = _table(system, [[worker.mean_transfers / 2 for worker in edge.workers] for edge in system.edges], 0.0)[None]
+    edge_way = np.array([[edge.mean_transfers / 2 for edge in system.edges]])
     return Sample(
         part=_table(system, [[worker.mean_part for worker in edge.workers] for edge in system.edges], np.inf)[None],
-        transfers=_table(system, [[worker.mean_transfers for worker in edge.workers] for edge in system.edges], 0.0)[None],
-        edge=np.array([[edge.mean_transfers for edge in system.edges]]),
+        down=way,
+        up=way,
+        edge_down=edge_way,
+        edge_up=edge_way,
         workers=np.array(system.workers_per_edge),
     )
 
 
-def samples(system: System, draws: int, seed: int) -> Iterator[Sample]:
+def samples(system: System, draws: int, seed: int, block: int | None = None) -> Iterator[Sample]:
     """Sample iterations, in blocks.
 
     Everything is made of unit exponentials, as many in each iteration as the numbers of edges and workers ask for. So two loads,
@@ -110,6 +118,8 @@ def samples(system: System, draws: int, seed: int) -> Iterator[Sample]:
         How many iterations in all.
     seed : int
         0 or more.
+    block : int, optional
+        How many at once; by default as many as the processor's cache has room for.
 
     Yields
     ------
@@ -128,7 +138,7 @@ def samples(system: System, draws: int, seed: int) -> Iterator[Sample]:
     }
     edge_tau, edge_per_loss = np.array([_link(edge) for edge in system.edges]).T
     generator = np.random.default_rng(seed)
-    block = max(1, _BLOCK // c.size)
+    block = max(1, _BLOCK // c.size) if block is None else block
     for start in range(0, draws, block):
         count = min(block, draws - start)
         drawn = generator.standard_exponential((count, 3 * c.size + 2 * len(c)))
@@ -139,8 +149,10 @@ def samples(system: System, draws: int, seed: int) -> Iterator[Sample]:
             part[:, edge, number] = _drawn(ascending, unit[:, 0, edge, number])
         yield Sample(
             part=part,
-            transfers=tau * _transmissions(unit[:, 1:], per_loss),
-            edge=edge_tau * _transmissions(edge_unit, edge_per_loss),
+            down=tau * _transmissions(unit[:, 1], per_loss),
+            up=tau * _transmissions(unit[:, 2], per_loss),
+            edge_down=edge_tau * _transmissions(edge_unit[:, 0], edge_per_loss),
+            edge_up=edge_tau * _transmissions(edge_unit[:, 1], edge_per_loss),
             workers=np.array(system.workers_per_edge),
         )
 
@@ -231,6 +243,6 @@ def _link(node: Node) -> tuple[float, float]:
 
 
 def _transmissions(unit: Floats, per_loss: Floats) -> Floats:
-    """N' + N'': each is 1 and the whole number of losses, which reaches k with probability p^k as the exponential does."""
-    losses: Floats = np.floor(unit * per_loss).sum(axis=1)
-    return 2.0 + losses
+    """N: 1 and the whole number of losses, which reaches k with probability p^k as the exponential does."""
+    losses: Floats = np.floor(unit * per_loss)
+    return 1.0 + losses

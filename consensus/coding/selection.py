@@ -7,20 +7,35 @@ question of the nodes' times, and this module answers it for a :class:`~consensu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from consensus.coding.counts import check_count
+from consensus.coding.hierarchical import HierarchicalCode
 from consensus.coding.load import least_load
-from consensus.coding.runtime import Tolerance, check_sampling, expected, iteration_times, samples
+from consensus.coding.runtime import Tolerance, check_sampling, expected, samples
+from consensus.coding.succession import Push, Succession, check_push, course
 from consensus.coding.system import System
+from consensus.errors import ConfigError
 from consensus.types import Seconds
 
+Model = Literal["codes", "counts"]
+
+NEAR, LONGER = 1.25, 4
+"""Tolerances that take less than so many times the least are simulated so many times as long."""
+
 _Loads: TypeAlias = Mapping[int, list[Tolerance]]
+
+
+class _Estimate(NamedTuple):
+    """Mean seconds, and the standard error of it."""
+
+    mean: Seconds
+    error: Seconds
 
 
 @dataclass(frozen=True)
@@ -58,8 +73,17 @@ class Selection:
     times: Mapping[Tolerance, Seconds]
 
 
-def select(system: System, parts: int, *, refine: bool = True, draws: int = 4000, seed: int = 0) -> Selection:
-    r"""Choose the numbers of silent edges and silent workers that make iterations shortest.
+def select(
+    system: System,
+    parts: int | None = None,
+    *,
+    refine: bool = True,
+    model: Model = "codes",
+    push: Push = "wait",
+    draws: int = 4000,
+    seed: int = 0,
+) -> Selection:
+    r"""Choose the numbers of silent edges and silent workers that make updates quickest.
 
     *The surrogate.* For every (s_e, s_w) with its least load D: at each edge keep the :math:`m_i - s_w` workers of least
     :math:`E W`, let :math:`t_i` be :math:`E U_i` and the largest kept :math:`E W`, keep the :math:`n - s_e` edges of least
@@ -67,9 +91,15 @@ def select(system: System, parts: int, *, refine: bool = True, draws: int = 4000
     for another can only raise a maximum. But it takes expectations for times, and so sees no worth in being able to lose a node
     that is slow only now and then.
 
-    *Refined*, which is the default: the mean iteration time of every (s_e, s_w) is simulated with common random numbers, and the
-    least is chosen. That is the smallest of many noisy numbers, and therefore a little smaller than it will turn out to be; with
-    4,000 draws by less than the standard error, as a rule.
+    *Refined*, which is the default: the mean time of every (s_e, s_w) is simulated with common random numbers, and the least is
+    chosen. That is the smallest of many noisy numbers, and therefore a little smaller than it will turn out to be. Of two models:
+
+    - ``"codes"``: what the engines do. Each code is made, nodes go on as soon as what has come can be decoded, and updates follow
+      one another (:mod:`consensus.coding.succession`). Ours. Those that come within a quarter of the least are simulated four
+      times as long.
+    - ``"counts"``: each iteration by itself, from nodes that are idle, and :math:`n - s_e` edges and :math:`m_i - s_w` workers
+      are waited for, whichever they are (:mod:`consensus.coding.runtime`): the model that the surrogate simplifies. It overrates
+      times by up to a third where fewer nodes do, and then chooses too large a tolerance.
 
     *Nodes that are not kept* take part all the same. They hold parts, compute and send, since in a given iteration they may well
     be among the first, and whoever comes first is used; ``kept`` tells which ones the surrogate expects to be used. So nobody
@@ -82,12 +112,16 @@ def select(system: System, parts: int, *, refine: bool = True, draws: int = 4000
     ----------
     system : System
         Edges and workers with their compute and link parameters.
-    parts : int
-        K, into how many parts the data are divided. The seconds of a worker are per such part.
+    parts : int, optional
+        K, into how many parts the data are divided; by default one for each worker. The seconds of a worker are per such part.
     refine : bool
         Whether to simulate; the surrogate alone is much faster, but its choice can be twice as slow as the best.
+    model : {"codes", "counts"}
+        What is simulated.
+    push : {"wait", "interrupt"}
+        Of ``"codes"``: what a worker does that is busy when newer weights come.
     draws : int
-        How many iterations to simulate.
+        How many iterations of each tolerance to simulate.
     seed : int
         Of the simulation, 0 or more.
 
@@ -99,12 +133,12 @@ def select(system: System, parts: int, *, refine: bool = True, draws: int = 4000
     Raises
     ------
     ConfigError
-        If there is no part, or a number of the simulation is out of range.
+        If there is no part, a number of the simulation is out of range, or there is no such model or push.
 
     References
     ----------
     The problem: Tang, Li, Chen, Chen, *Design and Optimization of Hierarchical Gradient Coding for Distributed Learning at Edge
-    Devices*, arXiv 2406.10831. The paper's body was not at hand; surrogate and refinement are our completion.
+    Devices*, arXiv 2406.10831. The paper's body was not at hand; surrogate and refinements are our completion.
 
     Examples
     --------
@@ -115,26 +149,32 @@ def select(system: System, parts: int, *, refine: bool = True, draws: int = 4000
     >>> choice.edge_stragglers, choice.worker_stragglers, choice.load, choice.kept
     (0, 1, 4, ((0, 2), (0, 1, 3)))
     """
+    parts = sum(system.workers_per_edge) if parts is None else parts
     check_count("parts", parts, 1)
     check_sampling(draws, seed)
+    check_push(push)
+    if model not in ("codes", "counts"):
+        raise ConfigError(f"model = {model!r}: expected 'codes', what the engines do, or 'counts'")
     loads = _loads(system, parts)
     load_of = {tolerance: load for load, tolerances in loads.items() for tolerance in tolerances}
     by_surrogate = surrogate_times(system, parts)
-    times = _simulated(system, loads, draws, seed) if refine else by_surrogate
-    chosen = min(times, key=lambda tolerance: (times[tolerance], tolerance))
+    if not refine:
+        found = {tolerance: _Estimate(seconds, math.nan) for tolerance, seconds in by_surrogate.items()}
+    elif model == "counts":
+        found = _by_counts(system, loads, draws, seed)
+    else:
+        found = _by_codes(system, parts, sorted(load_of), push, draws, seed)
+    chosen = min(found, key=lambda tolerance: (found[tolerance].mean, tolerance))
     load = load_of[chosen]
-    error = math.nan
-    if refine:
-        error = float(iteration_times(system, load, *chosen, draws=draws, seed=seed).std(ddof=1)) / math.sqrt(draws)
     return Selection(
         edge_stragglers=chosen[0],
         worker_stragglers=chosen[1],
         load=load,
         kept=_kept(system, load, *chosen),
-        expected=times[chosen],
-        standard_error=error,
+        expected=found[chosen].mean,
+        standard_error=found[chosen].error,
         surrogate=by_surrogate[chosen],
-        times=MappingProxyType(times),
+        times=MappingProxyType({tolerance: estimate.mean for tolerance, estimate in found.items()}),
     )
 
 
@@ -172,13 +212,39 @@ def _loads(system: System, parts: int) -> _Loads:
     return found
 
 
-def _simulated(system: System, loads: _Loads, draws: int, seed: int) -> dict[Tolerance, Seconds]:
-    totals = {tolerance: 0.0 for tolerances in loads.values() for tolerance in tolerances}
+def _by_counts(system: System, loads: _Loads, draws: int, seed: int) -> dict[Tolerance, _Estimate]:
+    sums = {tolerance: np.zeros(2) for tolerances in loads.values() for tolerance in tolerances}
     for sample in samples(system, draws, seed):
         for load, tolerances in loads.items():
-            for tolerance, total in zip(tolerances, sample.times(load, tolerances).sum(axis=1).tolist(), strict=True):
-                totals[tolerance] += total
-    return {tolerance: totals[tolerance] / draws for tolerance in sorted(totals)}
+            for tolerance, times in zip(tolerances, sample.times(load, tolerances), strict=True):
+                sums[tolerance] += times.sum(), np.square(times).sum()
+    found = {}
+    for tolerance in sorted(sums):
+        mean, square = sums[tolerance] / draws
+        found[tolerance] = _Estimate(float(mean), math.sqrt(max(0.0, square - mean * mean) / (draws - 1)))
+    return found
+
+
+def _by_codes(
+    system: System, parts: int, tolerances: Sequence[Tolerance], push: Push, draws: int, seed: int
+) -> dict[Tolerance, _Estimate]:
+    rows, updates, settled = course(draws)
+    workers = system.workers_per_edge
+    left = {tolerance: Succession(HierarchicalCode(workers, parts, *tolerance), push, rows) for tolerance in tolerances}
+    since = {tolerance: np.zeros(rows) for tolerance in tolerances}
+    found: dict[Tolerance, _Estimate] = {}
+    for number, sample in enumerate(samples(system, LONGER * rows * updates, seed, rows), 1):
+        for succession in left.values():
+            succession.advance(sample)
+        if number == settled:
+            since = {tolerance: succession.now for tolerance, succession in left.items()}
+        if number in (updates, LONGER * updates):
+            for tolerance, succession in left.items():
+                each = (succession.now - since[tolerance]) / (number - settled)
+                found[tolerance] = _Estimate(float(each.mean()), float(each.std(ddof=1)) / math.sqrt(rows))
+            limit = NEAR * min(found[tolerance].mean for tolerance in left)
+            left = {tolerance: succession for tolerance, succession in left.items() if found[tolerance].mean <= limit}
+    return found
 
 
 def _kept(system: System, load: int, edge_stragglers: int, worker_stragglers: int) -> tuple[tuple[int, ...], ...]:

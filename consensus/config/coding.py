@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from consensus.coding import SCHEMES, GradientCode, construct
 from consensus.coding.layout import Layout
@@ -12,6 +13,10 @@ from consensus.coding.system import System
 from consensus.config.section import Count, Index, Section
 from consensus.errors import ConfigError
 from consensus.timing import ParameterError
+
+if TYPE_CHECKING:
+    from consensus.coding.runtime import Tolerance
+    from consensus.coding.succession import Push
 
 SELECTED = "hgc-jncss"
 """The hierarchical code whose tolerance is chosen for the system at hand."""
@@ -96,8 +101,7 @@ class Coding(Section):
         layout = self.layout(scheme, size)
         parts, (s_e, s_w) = self.count_parts(layout), self.tolerance(layout)
         if scheme == SELECTED:
-            s_e, s_w = self._selected(layout, parts, self.read_system() if system is None else system)
-            scheme = "hgc"
+            return self._selected(layout, parts, seed, self.read_system() if system is None else system)
         return construct(scheme, layout.workers_per_edge, parts, s_e, s_w, kind=self.kind, seed=seed)
 
     def read_system(self) -> System:
@@ -118,9 +122,7 @@ class Coding(Section):
             )
         return System.read(Path(self.system))
 
-    def _selected(self, layout: Layout, parts: int, system: System) -> tuple[int, int]:
-        from consensus.coding.selection import select
-
+    def _selected(self, layout: Layout, parts: int, seed: int, system: System) -> GradientCode:
         if system.workers_per_edge != layout.workers_per_edge:
             raise ParameterError(
                 "coding",
@@ -129,8 +131,24 @@ class Coding(Section):
                     f"{list(layout.workers_per_edge)}; measure this layout"
                 ],
             )
-        chosen = select(system, parts)
-        return chosen.edge_stragglers, chosen.worker_stragglers
+        # The quickest that there is of this kind, and whose payload is not refused; no code at all always is one.
+        for tolerance in _by_time(system, parts, self.push):
+            try:
+                code = construct("hgc", layout.workers_per_edge, parts, *tolerance, kind=self.kind, seed=seed)
+                code.check_dtype(self.payload, allow=self.any_kappa)
+            except ConfigError:
+                continue
+            return code
+        raise AssertionError("no code at all was refused")
+
+
+@cache
+def _by_time(system: System, parts: int, push: Push) -> tuple[Tolerance, ...]:
+    """All tolerances, the quickest first; every look at a run file asks."""
+    from consensus.coding.selection import select
+
+    times = select(system, parts, push=push).times
+    return tuple(sorted(times, key=lambda tolerance: (times[tolerance], tolerance)))
 
 
 def _edges(workers: int) -> int:

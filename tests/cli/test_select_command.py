@@ -94,6 +94,19 @@ def test_a_system_that_was_written_by_hand(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "copy.json").read_text(encoding="utf-8")) == System.read(tmp_path / "mine.json").to_dict()
 
 
+def test_what_busy_workers_do_is_said_and_goes_into_the_run_file(tmp_path: Path) -> None:
+    """By chance somebody is always late. That can be made up for unless who is late stays behind."""
+    path = tmp_path / "alike.json"
+    System([Edge(workers=[Worker(c=0.001, gamma=25.0)] * 3)]).write(path)
+    waits, drops = call("select", path), call("select", path, "--push", "interrupt")
+    assert (ranked(waits.stdout)[0][1:3], ranked(drops.stdout)[0][1:3]) == (["0", "0"], ["0", "2"])
+    assert "push" not in waits.stdout
+    assert tomllib.loads(drops.stdout[drops.stdout.index("[rule]") :])["coding"]["push"] == "interrupt"
+    refused = call("select", path, "--push", "pull")
+    assert (refused.exit_code, refused.stdout) == (ending.WRONG_USE, "")
+    assert "push = 'pull': expected 'wait', or 'interrupt'" in refused.stderr
+
+
 def test_many_nodes_have_no_table(tmp_path: Path) -> None:
     System([Edge(workers=[Worker(c=0.01)] * 40)] * 2).write(tmp_path / "large.json")
     result = call("select", tmp_path / "large.json", "--no-refine")

@@ -12,6 +12,7 @@ import pytest
 from consensus import trace
 from consensus.cli.contest import Contest
 from consensus.cli.entrants import entrants
+from consensus.coding import GradientCode
 from consensus.coding.system import Edge, System, Worker
 from consensus.config import RunConfig
 from consensus.config.coding import CODED_RULES, Coding
@@ -231,3 +232,28 @@ def test_the_selected_code_needs_to_know_the_system(tmp_path: Path) -> None:
     system = system_file(tmp_path)
     with pytest.raises(ConfigError, match=r"describes \[2, 3\] workers per edge, but the layout has \[3, 2\]"):
         coded(tmp_path, "hgc-jncss", coding={"system": system, "workers_per_edge": [3, 2]}).check(8)
+
+
+def test_the_selected_code_suits_the_payload(tmp_path: Path) -> None:
+    """Of five workers three are slow: one that loses three is the quickest, and amplifies too much for bfloat16."""
+    quick, slow = Worker(c=0.001), Worker(c=1.0)
+    System([Edge(workers=[quick, quick, slow, slow, slow])]).write(tmp_path / "system.json")
+    layout = {"system": str(tmp_path / "system.json"), "workers_per_edge": [5], "parts": 10}
+
+    def chosen(**more: Any) -> GradientCode:
+        return coded(tmp_path, "hgc-jncss", coding={**layout, **more}).code(7)
+
+    assert (chosen().load, chosen(payload="bfloat16", any_kappa=True).load) == (8, 8)
+    assert chosen().kappa > 4
+    # To lose four, each computes everything.
+    assert (chosen(payload="bfloat16").load, chosen(payload="bfloat16").kappa) == (10, 1.0)
+    # Nor is there a code of plain sums that loses three.
+    assert (chosen(kind="ones").load, chosen(kind="ones").kappa) == (10, 1.0)
+
+
+def test_the_selection_knows_what_busy_workers_do(tmp_path: Path) -> None:
+    """By chance somebody is always late. That can be made up for unless who is late stays behind."""
+    System([Edge(workers=[Worker(c=0.001, gamma=25.0)] * 3)]).write(tmp_path / "system.json")
+    layout = {"system": str(tmp_path / "system.json"), "workers_per_edge": [3], "parts": 3}
+    loads = {push: coded(tmp_path, "hgc-jncss", coding={**layout, "push": push}).code(5).load for push in ("wait", "interrupt")}
+    assert loads == {"wait": 1, "interrupt": 3}
