@@ -94,6 +94,13 @@ def whatif(
     answer = ask(loaded, fitted, settings, samples, starts)
     screen.print(to_rich(answer))
     screen.print(f"The simulated pace of the recorded run is {100 * answer.error:+.1f} % off the measured one.", markup=False)
+    if any(first != last for first, last in map(answer.places, answer.alternatives)):
+        screen.print(
+            "Rows that share places are about equal: their paces differ by less than "
+            f"{100 * answer.margin:.0f} %, or by what may be chance.",
+            markup=False,
+            soft_wrap=True,
+        )
     if json is not None:
         try:
             write_atomically(json, dumps(answer.to_table(), indent=1) + "\n")
@@ -141,8 +148,9 @@ def to_rich(answer: Answer) -> Table:
     unit = answer.measured.pace.samples_per_second
     table.add_row(*_cells("measured", answer.measured, unit))
     table.add_row(*_cells("simulated", answer.simulated, unit), end_section=True)
-    for place, row in enumerate(answer.alternatives, 1):
-        table.add_row(*_cells(f"{place}.", row, unit))
+    for row in answer.alternatives:
+        first, last = answer.places(row)
+        table.add_row(*_cells(f"{first}." if first == last else f"{first}-{last}.", row, unit))
     return table
 
 

@@ -17,7 +17,7 @@ The engine is fed events (:mod:`consensus.protocol.events`) with the time at whi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
@@ -159,9 +159,9 @@ class NeighbourEngine:
             self._EVENTS[type(event)](self, event, now)
         phase = self.phase
         if phase is _OPEN:
-            if self._verdict is None and self._changed:
+            if self._changed and self._verdict is None:
                 self._judge(now)
-            if self._verdict is not None and self._busy == 0:
+            if self._busy == 0 and self._verdict is not None:
                 self._close(self._verdict, now)
         elif phase is _SETTLING:
             self._settle()
@@ -180,13 +180,14 @@ class NeighbourEngine:
         self._changed = True
         self._wake_at = None
         self._unmatched = len(view.living)
-        ready = Ready(view.round)
-        for edge in self.edges.values():
+        out = self._out
+        ready = record(Ready, (view.round,))
+        for peer, edge in self.edges.items():
             edge.reset()  # of a departed peer too: it may have left after the exchange of my last round
             if edge.ready:
                 self._offer(edge, now)  # says that this round is ready, too
             elif not edge.gone:
-                self._out.append(record(SendControl, (edge.peer, ready)))
+                out.append(record(SendControl, (peer, ready)))
 
     def _tick(self, event: Tick, now: Seconds) -> None:
         if self._wake_at is not None and now >= self._wake_at:
@@ -202,10 +203,10 @@ class NeighbourEngine:
     # -- messages -------------------------------------------------------------------------------------------------------
 
     def _ready(self, peer: Rank, message: Ready, now: Seconds) -> None:
-        self._is_ready(self._edge(peer), message.round, now)
+        self._is_ready(self.edges.get(peer) or self._stranger(peer), message.round, now)
 
     def _engage(self, peer: Rank, message: Engage, now: Seconds) -> None:
-        edge = self._edge(peer)
+        edge = self.edges.get(peer) or self._stranger(peer)
         edge.engaged = (message.mine, message.yours)
         if edge.state is _OFFERED:
             self._move_if_agreed(edge, now)
@@ -222,7 +223,7 @@ class NeighbourEngine:
             self._offer(edge, now)
 
     def _closed(self, peer: Rank, message: Closed, now: Seconds) -> None:
-        edge = self._edge(peer)
+        edge = self.edges.get(peer) or self._stranger(peer)
         if edge.ready == message.round:
             edge.ready = 0
         if edge.partner != message.round:
@@ -244,11 +245,8 @@ class NeighbourEngine:
     def _goodbye(self, peer: Rank, message: Leave, now: Seconds) -> None:
         self._depart(message.who, dead=message.who != peer)
 
-    def _edge(self, peer: Rank) -> Edge:
-        try:
-            return self.edges[peer]
-        except KeyError:
-            raise self._broken(f"rank {peer} is not a neighbour, yet sent an exchange message") from None
+    def _stranger(self, peer: Rank) -> NoReturn:
+        raise self._broken(f"rank {peer} is not a neighbour, yet sent an exchange message")
 
     # -- the exchange ---------------------------------------------------------------------------------------------------
 
@@ -273,7 +271,7 @@ class NeighbourEngine:
 
     def _swapped(self, event: ModelSwapped, now: Seconds) -> None:
         peer = event.peer
-        edge = self._edge(peer)
+        edge = self.edges.get(peer) or self._stranger(peer)
         if edge.state is not _MOVING:
             if peer in self._dead:
                 return  # the transfer was given up when another rank told of the death; the transport had not heard of it
@@ -303,25 +301,27 @@ class NeighbourEngine:
             self._out.append(WakeAt(decision.wake_at))
 
     def _close(self, verdict: Close, now: Seconds) -> None:
-        view = self.view
-        done = view.done
+        view, edges, out = self.view, self.edges, self._out
+        round, done = view.round, view.done
         # Where the round has exchanged, its Ready is used up at both ends and no Engage is open: there is nothing to withdraw,
         # and only active weights want to know the number of exchanges.
+        backups: list[Rank] = []
         if self._active or self._unmatched:
-            closed = Closed(view.round, len(done))
-            for peer, edge in self.edges.items():
-                if not edge.gone and (self._active or edge.state is not _DONE):
-                    self._out.append(SendControl(peer, closed))
+            closed = record(Closed, (round, len(done)))
+            for peer, edge in edges.items():
+                if edge.gone:
+                    continue
+                if edge.state is not _DONE:
+                    backups.append(peer)
+                elif not self._active:
+                    continue
+                out.append(record(SendControl, (peer, closed)))
         view.is_open = False
-        view.last_used.update(dict.fromkeys(done, view.round))
-        self.last = RoundRecord(
-            view.round,
-            view.opened_at,
-            now,
-            tuple([exchange_of(self.edges[peer], when) for peer, when in done.items()]),
-            tuple(sorted(view.living - done.keys())) if self._unmatched else (),
-            verdict.reason,
-        )
+        exchanges = []
+        for peer, when in done.items():
+            view.last_used[peer] = round
+            exchanges.append(exchange_of(edges[peer], when))
+        self.last = record(RoundRecord, (round, view.opened_at, now, tuple(exchanges), tuple(backups), verdict.reason))
         self.phase = _SETTLING
         self._settle()
 
@@ -340,9 +340,9 @@ class NeighbourEngine:
             exchanges = tuple(each._replace(weight=edge_weight(own, theirs[each.peer])) for each in exchanges)
             self.last = self.last._replace(exchanges=exchanges)
         if exchanges:
-            self._out.append(Mix(tuple([(each.peer, each.weight) for each in exchanges])))
+            self._out.append(record(Mix, (tuple([(each.peer, each.weight) for each in exchanges]),)))
         self.phase = _COMPUTING
-        self._out.append(StartStep(self.view.round))
+        self._out.append(record(StartStep, (self.view.round,)))
         if self._leave_wanted:
             self._say_goodbye()
 

@@ -36,7 +36,9 @@ class StaticBackup(Stateless):
         if not living:
             return Close("no living neighbour is left"), state
         # An exchange with a neighbour that left right after it counts: the gradient it carried is in the mean.
-        done, quota = len(view.done), max(1, len(living) - self.b)
+        done, quota = len(view.done), len(living) - self.b
+        if quota < 1:  # a rule is asked several times a round, and max() costs as much as all the rest
+            quota = 1
         if done >= quota or (done >= len(living) and living <= view.done.keys()):
             return _close(done, quota), state
         return _stay(done, quota), state

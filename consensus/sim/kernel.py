@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
 from consensus.errors import ConfigError
@@ -68,7 +68,7 @@ class Kernel:
         if not self.now <= when < math.inf:
             raise ConfigError(f"an event at {when} s, expected a finite time from now ({self.now} s) on; check the time models")
         self._agenda[when] = [(callback, argument)]
-        heapq.heappush(self._instants, when)
+        heappush(self._instants, when)
 
     @property
     def pending(self) -> int:
@@ -87,11 +87,11 @@ class Kernel:
         """
         instants, agenda = self._instants, self._agenda
         while instants and instants[0] <= until:
-            self.now = heapq.heappop(instants)
-            entries = agenda[self.now]
+            self.now = now = heappop(instants)
+            entries = agenda[now]
             for callback, argument in entries:  # the list may grow meanwhile
                 callback(argument)
-            del agenda[self.now]
+            del agenda[now]
             self.events += len(entries)
             if stop is not None and stop():
                 return

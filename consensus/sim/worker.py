@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from consensus.sim.network import Network
 
 
+_STEP_DONE, _TICK, _LEAVE = StepDone(), Tick(), LeaveWanted()
+
+
 class Line:
     """What a worker knows of the way to a neighbour."""
 
@@ -101,7 +104,7 @@ class Worker:
         self._began, self._steps = kernel.now, 0
         self._duration = duration = next_step(self._stream, self.rank, self.engine.view.round + 1)
         if self._network.combines_first:
-            kernel.at(kernel.now + duration, self.taking, StepDone())
+            kernel.at(kernel.now + duration, self.taking, _STEP_DONE)
         else:
             self._compute()
 
@@ -115,7 +118,7 @@ class Worker:
         self._steps += 1
         network.plant.step(self.rank, rounds + 1)
         if self._steps == network.every:
-            self.take(StepDone())
+            self.take(_STEP_DONE)
         elif network.stop(self.rank, rounds):
             self._leave()
         else:
@@ -141,7 +144,7 @@ class Worker:
 
     def _leave(self) -> None:
         self._network.ended_at[self.rank] = self._kernel.now
-        self.take(LeaveWanted())
+        self.take(_LEAVE)
 
     # -- commands -------------------------------------------------------------------------------------------------------
 
@@ -171,7 +174,7 @@ class Worker:
         if theirs is None:
             self.asked[command.peer] = command
             return
-        if (theirs.round, theirs.peer_round) != (command.peer_round, command.round):
+        if theirs.round != command.peer_round or theirs.peer_round != command.round:
             raise ProtocolError(f"rank {self.rank} swaps by {command}, rank {command.peer} by {theirs}")
         self._kernel.at(self._kernel.now + line.model, self._network.swapped, (line.peer, self, command.weight))
 
@@ -185,7 +188,7 @@ class Worker:
     def _tick(self, when: Seconds) -> None:
         if self._wake_at == when:
             self._wake_at = None
-            self.take(Tick())
+            self.take(_TICK)
 
     def _drop(self, command: DropModel) -> None:
         raise ProtocolError(f"rank {self.rank} takes rank {command.peer} for dead, but no simulated rank dies")

@@ -13,6 +13,10 @@ many a silent peer must store. Models go straight from the caller's memory, a fe
 *One list of requests.* It is built by `connect`: the control receives, then a window of chunks for every edge and direction, each
 with its handler in a parallel list. A place whose request is null costs nanoseconds in each look, rebuilding the list far more.
 
+*A look is two.* Open MPI's Testsome lets the library progress only where it finds nothing completed, and then returns without
+looking again: what has come since the last look is found by the next one. A single look would find nothing after a long step,
+whatever had come meanwhile, and a rank that waits would sleep once more on each message.
+
 *Deaths.* Where the library lets a job outlive its ranks (:mod:`consensus.transport.failures`), the look at the requests raises
 when a rank dies. What else had completed is then found out request by request; the dead rank's requests leave the list. Hearsay
 counts as well: a ``Leave`` on behalf of a rank cuts its edge before the engine, told of the death, gives up its model.
@@ -161,7 +165,7 @@ class _Connection:
     def poll(self) -> list[Event]:
         """Let MPI progress and hand out what has happened."""
         try:
-            done = self._testsome(self.requests)
+            done = self._testsome(self.requests) or self._testsome(self.requests)
         except self._caught as error:
             done = self._outlive(error)
         if done:

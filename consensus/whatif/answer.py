@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +11,10 @@ from consensus.report.load import LoadedRun
 from consensus.whatif.alternatives import recorded
 from consensus.whatif.fit import Fitted
 from consensus.whatif.predict import Pace, Setting, measured, predict, samples_per_round
+
+FINEST = 0.05
+"""Fraction by which two predicted paces differ at least if they are told apart, however well the recorded run came out, which may
+be luck: rules that were not run are predicted no better (`python -m benchmarks whatif`)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Answer:
         The run as it was, and as the simulator has it.
     alternatives : tuple of Row
         The fastest first.
+    starts : int
+        How many simulations each prediction is of.
     """
 
     run: LoadedRun
@@ -55,6 +62,7 @@ class Answer:
     measured: Row
     simulated: Row
     alternatives: tuple[Row, ...]
+    starts: int
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -66,6 +74,26 @@ class Answer:
         """By what fraction the simulator's throughput of the run is above the measured one."""
         return self.simulated.pace.samples_per_second / self.measured.pace.samples_per_second - 1
 
+    @property
+    def margin(self) -> float:
+        """Fraction by which two predictions differ if the model can tell them apart, chance aside."""
+        return max(FINEST, abs(self.error))
+
+    def alike(self, one: Row, other: Row) -> bool:
+        """Whether the model cannot tell which of two alternatives is faster: its own error is larger, or chance is.
+
+        Chance is two standard errors of the difference, from the spread between starts.
+        """
+        low, high = sorted((one.pace.samples_per_second, other.pace.samples_per_second))
+        chance = 2 * math.hypot(one.pace.spread, other.pace.spread) / math.sqrt(self.starts)
+        return high / low - 1 < max(self.margin, chance)
+
+    def places(self, row: Row) -> tuple[int, int]:
+        """The best and the worst place among the alternatives that ``row`` may have in truth, from 1."""
+        apart = [other.pace.samples_per_second for other in self.alternatives if not self.alike(row, other)]
+        ahead = sum(pace > row.pace.samples_per_second for pace in apart)
+        return ahead + 1, len(self.alternatives) - (len(apart) - ahead)
+
     def to_table(self) -> dict[str, Any]:
         """As what JSON can hold, but for numbers that are not finite."""
         fitted = self.fitted
@@ -74,6 +102,7 @@ class Answer:
             "finished": self.run.finished,
             "samples": self.samples,
             "error": self.error,
+            "margin": self.margin,
             "model": {
                 "latency_seconds": fitted.latency,
                 "swap_seconds": fitted.work,
@@ -82,7 +111,7 @@ class Answer:
             },
             "measured": asdict(self.measured),
             "simulated": asdict(self.simulated),
-            "alternatives": [asdict(row) for row in self.alternatives],
+            "alternatives": [{**asdict(row), "places": self.places(row)} for row in self.alternatives],
         }
 
 
@@ -111,4 +140,4 @@ def ask(run: LoadedRun, fitted: Fitted, settings: Sequence[Setting], samples: fl
     before = recorded(run)
     first = Row(before.rule, before.topology, run.ranks, measured(run, fitted, wanted))
     rows = sorted(map(simulate, settings), key=lambda row: row.pace.seconds)
-    return Answer(run, fitted, wanted, first, simulate(before), tuple(rows))
+    return Answer(run, fitted, wanted, first, simulate(before), tuple(rows), starts)

@@ -33,7 +33,7 @@ def test_the_table_and_the_file(run: Path, tmp_path: Path) -> None:
     lines = [line.split() for line in result.stdout.splitlines()]
     measured, simulated = (next(line for line in lines if line[:1] == [word]) for word in ("measured", "simulated"))
     assert measured[1:4] == simulated[1:4] == ["full", "ring", "4"]
-    ranked = [line for line in lines if line[:1] and line[0].rstrip(".").isdigit()]
+    ranked = [line for line in lines if line[:1] and line[0].endswith(".") and line[0][0].isdigit()]
     seconds = [float(line[-5]) for line in ranked]
     assert seconds == sorted(seconds)
     assert {line[1] for line in ranked} >= {"static_backup:b=1", "dtur", "pathsearch", "gap"}
@@ -41,6 +41,10 @@ def test_the_table_and_the_file(run: Path, tmp_path: Path) -> None:
     assert "which do not slow each other down" in result.stdout
     answer = json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))
     assert [row["rule"] for row in answer["alternatives"]] == [line[1] for line in ranked]
+    for row, line in zip(answer["alternatives"], ranked, strict=True):
+        first, last = row["places"]
+        assert line[0] == (f"{first}." if first == last else f"{first}-{last}.")
+    assert "Rows that share places are about equal: their paces differ by less than 5 %" in result.stdout
     assert abs(answer["error"]) < 0.05
     assert answer["model"]["swap_seconds"] == pytest.approx(0.002)
     assert answer["measured"]["pace"]["contraction"] is None

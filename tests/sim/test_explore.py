@@ -136,7 +136,7 @@ class PassesDeathsOnAfterItsGoodbye(Bad):
 
 class TakesItsOfferBack(Bad):
     def _engage(self, peer: int, message: Engage, now: float) -> None:
-        edge = self._edge(peer)
+        edge = self.edges[peer]
         if edge.state is EdgeState.OFFERED and self._verdict is not None:
             edge.reset()
             self._busy -= 1

@@ -6,10 +6,12 @@ runs, so that no rank waits for one that failed.
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable
 from functools import partial
 from itertools import cycle
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -553,6 +555,33 @@ scenarios = pytest.mark.parametrize("scenario", SCENARIOS, ids=[scenario.act.__n
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_loopback(scenario: Scenario, size: int) -> None:
     scenario.check(run(size, scenario.act, seed=size))
+
+
+@pytest.mark.mpi(min_size=2)
+def test_one_look_finds_what_has_come(tmp_path: Path) -> None:
+    """Rank 0 looks for the first time when the others' messages have long been sent, and has not let MPI progress before."""
+    from mpi4py import MPI
+
+    from consensus.transport.mpi import MpiTransport
+
+    comm = MPI.COMM_WORLD
+    folder = comm.bcast(tmp_path)
+    transport = MpiTransport()
+    transport.connect(others(transport), Model())
+    first: list[Event] = []
+    if transport.rank == 0:
+        while not all((folder / str(peer)).exists() for peer in others(transport)):
+            os.sched_yield()
+        first = transport.poll()
+    else:
+        transport.send(0, Ready(transport.rank))
+        (folder / str(transport.rank)).touch()
+    came = first + leave(transport)
+    results = transport.gather((len(first), came))
+    transport.close()
+    looked, came = results[0]
+    assert looked > 0
+    assert sorted(came) == [Control(peer, Ready(peer)) for peer in range(1, len(results))]
 
 
 @pytest.mark.mpi(min_size=2)
