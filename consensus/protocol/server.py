@@ -47,16 +47,19 @@ class Member:
         The rule lets it go on to newer weights than it has been given.
     again : bool
         It is to be given the present weights even if it has had them: its gradient at them was of no use.
+    held_at : float
+        When its last gradient was here.
     pushes : deque of (Push, seconds)
         Announced and not yet here; the first is on its way.
     """
 
-    __slots__ = ("again", "given", "giving", "pushes", "released", "room")
+    __slots__ = ("again", "given", "giving", "held_at", "pushes", "released", "room")
 
     def __init__(self, room: bool) -> None:
         self.room = room
         self.given = 0
         self.giving = self.released = self.again = False
+        self.held_at = 0.0
         self.pushes: deque[tuple[Push, Seconds]] = deque()
 
 
@@ -225,6 +228,7 @@ class ServerEngine:
         arrival = Arrival(worker, push.version, push.iteration, now, push.loss, square)
         view.kept[worker] = arrival
         view.held.add(worker)
+        self.members[worker].held_at = now
         self._announced[worker] = push, announced
         self._judge(arrival, now)
 
@@ -371,6 +375,13 @@ class ServerEngine:
             self._out.append(Finish())
 
     # -- reporting ------------------------------------------------------------------------------------------------------
+
+    @property
+    def waits_since(self) -> Seconds | None:
+        """Since when some worker has been held; None while all compute, however long that takes, and after the end."""
+        if self.phase is not Phase.OPEN:
+            return None
+        return min((self.members[worker].held_at for worker in self.view.held), default=None)
 
     def _member(self, peer: Rank) -> Member:
         try:

@@ -260,6 +260,11 @@ class FollowingEngine:
     def _nothing(self, event: Event, now: Seconds) -> None:
         """It waits for orders alone."""
 
+    @property
+    def waits_since(self) -> Seconds | None:
+        """None: it does as it is told, and the first shard knows who waits."""
+        return None
+
     def describe(self, now: Seconds) -> str:
         """Return what it waits for."""
         waits = f"the goodbyes of {sorted(self._goodbyes)}" if self.phase is Phase.LEFT else f"orders of rank {self.leader}"

@@ -192,6 +192,11 @@ class WorkerEngine:
 
     # -- reporting ------------------------------------------------------------------------------------------------------
 
+    @property
+    def waits_since(self) -> Seconds | None:
+        """When the step was done whose answer it waits for, None if for none."""
+        return self._opened_at if self.phase is Phase.OPEN else None
+
     def _broken(self, what: str) -> ProtocolError:
         error = ProtocolError(f"rank {self.rank}, step {self.round}: {what}")
         error.add_note("last events:\n" + self.story.tell(now=self.story.latest))

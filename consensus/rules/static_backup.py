@@ -14,7 +14,7 @@ from consensus.types import Seconds
 
 @dataclass(frozen=True)
 class StaticBackup(Stateless):
-    """Close after max(1, living - b) exchanges.
+    """Close after max(1, living - b) exchanges, or those that can be had where more than b neighbours are silent.
 
     Parameters
     ----------
@@ -37,6 +37,9 @@ class StaticBackup(Stateless):
             return Close("no living neighbour is left"), state
         # An exchange with a neighbour that left right after it counts: the gradient it carried is in the mean.
         done, quota = len(view.done), max(1, len(living) - self.b)
+        awaited = view.awaited
+        if awaited is not living and awaited <= view.done.keys():
+            return Close(f"{done} exchanges, {quota} wanted, the other neighbours are silent"), state
         if done >= quota or (done >= len(living) and living <= view.done.keys()):
             return _close(done, quota), state
         return _stay(done, quota), state

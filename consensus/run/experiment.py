@@ -238,6 +238,7 @@ def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None,
             approximate=coding.approximate,
             any_kappa=coding.any_kappa,
             stall_warning=config.run.stall_warning,
+            stall_abort=config.run.stall_limit,
             on_message=ending.hear,
         )
         ending.bind(coded)
@@ -253,6 +254,7 @@ def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None,
             learning_rate=config.server.learning_rate.build(),
             servers=config.server.servers,
             stall_warning=config.run.stall_warning,
+            stall_abort=config.run.stall_limit,
             on_message=ending.hear,
         )
         ending.bind(served)
@@ -269,6 +271,8 @@ def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None,
         step_scale=exchange.step_scale,
         transport=transport,
         stall_warning=config.run.stall_warning,
+        stall_abort=config.run.stall_limit,
+        stuck_after=config.run.stuck_after,
         on_message=ending.hear,
         recorder=events,
     )
