@@ -486,7 +486,7 @@ class NeighbourEngine:
                 state += ", or is stuck: silent, not waited for" if edge.silent else ""
             lines.append(f"  edge to {peer}: {state}")
             if self.story is not None:
-                lines += ["    " + line for line in self.story.tell(now, self.story.about(peer)).splitlines()]
+                lines += self.story.tell_about(peer, now)
         return "\n".join(lines)
 
     _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {

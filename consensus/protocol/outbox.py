@@ -5,8 +5,8 @@ store thousands of small messages it did not expect. An :class:`Outbox` stops th
 life from the peer it holds back what may be held, and lets go at the next sign.
 
 *What may be held.* The announcement of a round, ``Ready(a)``; a rule's news of the newest epoch, ``Established``; and for the
-application the newest ``Progress``. If the round closes while its Ready is held, both are dropped: the peer never knew. News of an
-epoch void those of earlier ones, for their receiver would follow to the newer epoch and forget the rest. Everything else is
+application the newest ``Progress``. If the round closes while its Ready is held, both are dropped: the peer never knew. News of
+an epoch void those of earlier ones, for their receiver would follow to the newer epoch and forget the rest. Everything else is
 written through, behind what was held:
 
 - ``Closed(a)`` of a Ready that is on the wire. The peer may have offered itself to that round, and could not close until this

@@ -395,7 +395,7 @@ class ServerEngine:
         return error
 
     def describe(self, now: Seconds) -> str:
-        """Return, for a server that waits for long: since when, for what, and where each worker stands."""
+        """Return, for a server that waits for long: since when, for what, and of each worker how it stands and its last events."""
         view = self.view
         since = f"rank {self.rank} serves version {view.version} for {now - view.updated_at:.1f} s"
         lines = [f"{since}; {self.rule.name}: {self.unmet}"]
@@ -405,12 +405,12 @@ class ServerEngine:
             elif member.pushes:
                 doing = f"pushes its gradient {member.pushes[0][0].iteration}"
             elif worker in view.held:
-                doing = "is held" + (", its gradient kept" if worker in view.kept else "")
+                doing = f"is held for {now - member.held_at:.1f} s" + (", its gradient kept" if worker in view.kept else "")
             elif member.giving:
                 doing = f"is being given version {member.given}"
             else:
                 doing = f"computes, with version {member.given}"
-            lines.append(f"  rank {worker} {doing}")
+            lines += [f"  rank {worker} {doing}", *self.story.tell_about(worker, now)]
         return "\n".join(lines)
 
     _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {

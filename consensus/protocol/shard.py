@@ -104,6 +104,15 @@ class LeadingEngine(ServerEngine):
             return GradientTaken(worker, total)
         return ModelGiven(worker) if work is Work.GIVE else Applied(total, step)
 
+    def describe(self, now: Seconds) -> str:
+        """See :meth:`ServerEngine.describe`; also what some shards have done and others not."""
+        shards = 1 + len(self.followers)
+        lines = [super().describe(now)]
+        for (work, worker), reports in self._reports.items():
+            whom = "" if worker == NOBODY else f" rank {worker}"
+            lines.append(f"  {work.name.lower()}{whom}: done by {len(reports)} of {shards} shards")
+        return "\n".join(lines)
+
     def _ordered(self, commands: Iterable[Command]) -> list[Command]:
         out: list[Command] = []
         for command in commands:
@@ -266,9 +275,14 @@ class FollowingEngine:
         return None
 
     def describe(self, now: Seconds) -> str:
-        """Return what it waits for."""
+        """Return what it waits for, and what it moves."""
         waits = f"the goodbyes of {sorted(self._goodbyes)}" if self.phase is Phase.LEFT else f"orders of rank {self.leader}"
-        return f"rank {self.rank}, a shard, waits for {waits}; its last update was {now - self._updated_at:.1f} s ago"
+        lines = [f"rank {self.rank}, a shard, waits for {waits}; its last update was {now - self._updated_at:.1f} s ago"]
+        lines += self.story.tell_about(self.leader, now)
+        for work, worker in sorted(self._moving):
+            moves = "takes the gradient of" if work is Work.TAKE else "gives weights to"
+            lines += [f"  it {moves} rank {worker}", *self.story.tell_about(worker, now)]
+        return "\n".join(lines)
 
     _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {
         GradientTaken: _taken,

@@ -203,13 +203,16 @@ class WorkerEngine:
         return error
 
     def describe(self, now: Seconds) -> str:
-        """Return, for a worker that waits for long: since when, and for what."""
+        """Return, for a worker that waits for long: since when, for what, and the last events."""
         if self.phase is Phase.LEFT:
             return f"rank {self.rank} has left and waits for the goodbyes of {sorted(self._goodbyes)}"
         told = "its gradient is still leaving" if self._giving else "its gradient has left"
         coming = "none is coming yet" if self._coming is None else f"version {self._coming[0]} is coming"
-        waits = f"rank {self.rank} waits for weights newer than version {self.version} for {now - self._opened_at:.1f} s"
-        return f"{waits}: {told}, {coming}"
+        wanted = f"weights of rank {self.server} newer than version {self.version}"
+        lines = [f"rank {self.rank} waits for {wanted} for {now - self._opened_at:.1f} s: {told}, {coming}"]
+        for peer in self.peers:
+            lines += self.story.tell_about(peer, now)
+        return "\n".join(lines)
 
     _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {
         StepDone: _step_done,
