@@ -244,9 +244,7 @@ class RelayEngine(_Gatherer):
         self._forget_kept()
         view.version, view.updated_at, self._combined = version, now, False
         self._out += [Install(), SendControl(self.master, Fetch(version))]
-        for worker in view.workers:
-            self.members[worker].released = True
-            self._give(worker)
+        self._release(view.workers)
 
     # -- the end --------------------------------------------------------------------------------------------------------
 

@@ -482,8 +482,10 @@ class NeighbourEngine:
             if edge.state is not _IDLE:
                 state += f" with its round {edge.partner}"
             elif not edge.gone:
-                state += f", its round {edge.ready} is open" if edge.ready else ", it computes"
-                state += ", or is stuck: silent, not waited for" if edge.silent else ""
+                # Of a round that has exchanged with this rank no Closed comes.
+                waits = f" or waits for others in its round {edge.rounds}" if edge.rounds else ""
+                state += f", its round {edge.ready} is open" if edge.ready else f", it computes{waits}"
+                state += "; silent, and not waited for" if edge.silent else ""
             lines.append(f"  edge to {peer}: {state}")
             if self.story is not None:
                 lines += self.story.tell_about(peer, now)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, ClassVar
 
 from consensus.errors import ConfigError, ProtocolError
@@ -263,7 +263,7 @@ class ServerEngine:
         backups = tuple([worker for worker in view.workers if worker not in workers]) if self.rule.synchronous else ()
         self.last = RoundRecord(view.version, opened, now, used, backups, verdict.reason)
         self.rule_state = self.rule.applied(view, Update(arrivals, event.square, event.step), self.rule_state, now)
-        self._release(verdict)
+        self._release(verdict.release)
         # Of the gradients that are still kept, and of whom to release: somebody may have left while the update was made.
         self._judge(None, now)
         while self._waiting and self._verdict is None:
@@ -291,7 +291,7 @@ class ServerEngine:
             self.discarded[worker] += 1
             self._out.append(Discard(worker))
         if not verdict.apply:
-            self._release(verdict)
+            self._release(verdict.release)
             return
         self._taken = tuple([view.kept.pop(worker) for worker in verdict.apply])
         self._verdict = verdict
@@ -299,8 +299,8 @@ class ServerEngine:
         scale = sum(self._announced[worker][0].scale for worker in verdict.apply) / len(verdict.apply)
         self._out.append(Apply(tuple(verdict.apply), scale * view.factor(len(verdict.apply), self._began_with)))
 
-    def _release(self, verdict: Verdict) -> None:
-        for worker in verdict.release:
+    def _release(self, workers: Iterable[Rank]) -> None:
+        for worker in workers:
             if worker not in self.view.iterations:
                 continue
             self.view.held.discard(worker)
@@ -395,7 +395,7 @@ class ServerEngine:
         return error
 
     def describe(self, now: Seconds) -> str:
-        """Return, for a server that waits for long: since when, for what, and of each worker how it stands and its last events."""
+        """Return, for a server that waits for long: since when, for what, and of each worker where it is and its last events."""
         view = self.view
         since = f"rank {self.rank} serves version {view.version} for {now - view.updated_at:.1f} s"
         lines = [f"{since}; {self.rule.name}: {self.unmet}"]

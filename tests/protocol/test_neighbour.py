@@ -527,7 +527,7 @@ def test_who_does_not_come_is_waited_for_no_more_until_it_comes(caplog: pytest.L
     e = silence(rule=AnyTime())
     assert "rank 1, round 1: nothing of ranks [2] for 5 s" in caplog.text
     assert (e.view.living, e.view.awaited) == ({0, 2}, {0})
-    assert "edge to 2: idle, it computes, or is stuck: silent, not waited for" in e.describe(now=6.0)
+    assert "edge to 2: idle, it computes; silent, and not waited for" in e.describe(now=6.0)
     close(e)
     feed(e, StepDone(), now=7.0)
     assert e.view.awaited == {0}  # in later rounds, too, and it is said once
