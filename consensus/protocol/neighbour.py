@@ -26,7 +26,7 @@ from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
 from consensus.protocol.decision import ActiveWeights, Close, Rule, View
 from consensus.protocol.edge import Edge, EdgeState
-from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick
+from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick, foreign
 from consensus.protocol.messages import Closed, Engage, Established, Leave, Ready, record
 from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.story import Story
@@ -36,6 +36,9 @@ from consensus.types import Rank, Round, Seconds
 Weights = Literal["static", "active"]
 
 _LOG = logging.getLogger("consensus")
+
+_MOST_SLOTS = 1 << 20
+"""More iterations than an epoch of any rule has; news of later ones are none."""
 
 
 # Looking a member up in its Enum class costs as much as a small method call, and the engine asks several times an event.
@@ -167,7 +170,11 @@ class NeighbourEngine:
         if self.story is not None:
             self.story.record_pair((now, event))
         if isinstance(event, Control):  # most are
-            self._MESSAGES[type(event.message)](self, event.peer, event.message, now)
+            try:
+                take = self._MESSAGES[type(event.message)]
+            except KeyError:
+                raise self._broken(foreign(event)) from None
+            take(self, event.peer, event.message, now)
         else:
             self._EVENTS[type(event)](self, event, now)
         phase = self.phase
@@ -255,10 +262,15 @@ class NeighbourEngine:
                 self._verdict = Close(f"rank {peer}, already exchanged with, has closed")
 
     def _established(self, peer: Rank, message: Established, now: Seconds) -> None:
+        known = self.view.adjacency
+        if not (0 <= message.slot < _MOST_SLOTS and message.epoch >= 0 and message.i in known and message.j in known):
+            raise self._broken(foreign(Control(peer, message)))
         self.rule_state = self.rule.hear(message, self.view, self.rule_state)
         self._changed = True
 
     def _goodbye(self, peer: Rank, message: Leave, now: Seconds) -> None:
+        if message.who == self.rank or message.who not in self.view.adjacency:
+            raise self._broken(foreign(Control(peer, message)))
         self._depart(message.who, dead=message.who != peer)
 
     def _edge(self, peer: Rank) -> Edge:

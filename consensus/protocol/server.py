@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import Apply, Broadcast, Command, Discard, DropModel, Finish, GiveModel, SendControl, TakeModel
-from consensus.protocol.events import Applied, Control, Event, GradientTaken, ModelGiven, PeerLost, Tick
+from consensus.protocol.events import Applied, Control, Event, GradientTaken, ModelGiven, PeerLost, Tick, foreign
 from consensus.protocol.messages import Fetch, Leave, Push, Weights
 from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.service import Arrival, Factor, PushMode, ServerRule, ServerView, Update, Verdict
@@ -167,7 +167,11 @@ class ServerEngine:
         out = self._out = []
         self.story.record_pair((now, event))
         if isinstance(event, Control):
-            self._MESSAGES[type(event.message)](self, event.peer, event.message, now)
+            try:
+                take = self._MESSAGES[type(event.message)]
+            except KeyError:
+                raise self._broken(foreign(event)) from None
+            take(self, event.peer, event.message, now)
         else:
             self._EVENTS[type(event)](self, event, now)
         return out
@@ -335,7 +339,7 @@ class ServerEngine:
             self._finish_if_over()
 
     def _depart(self, who: Rank, now: Seconds, dead: bool) -> None:
-        view, member = self.view, self.members[who]
+        view, member = self.view, self._member(who)
         if dead and who not in self._dead:
             self._dead.add(who)
             member.giving = False

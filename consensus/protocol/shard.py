@@ -13,8 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, ClassVar
 
+from consensus.errors import ProtocolError
 from consensus.protocol.commands import Apply, Broadcast, Command, Discard, DropModel, Finish, GiveModel, SendControl, TakeModel
-from consensus.protocol.events import Applied, Control, Event, GradientTaken, LeaveWanted, ModelGiven, ModelTaken, PeerLost, Tick
+from consensus.protocol.events import (
+    Applied,
+    Control,
+    Event,
+    GradientTaken,
+    LeaveWanted,
+    ModelGiven,
+    ModelTaken,
+    PeerLost,
+    Tick,
+    foreign,
+)
 from consensus.protocol.messages import Leave, Order, Report, Work
 from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.server import ServerEngine
@@ -66,7 +78,11 @@ class LeadingEngine(ServerEngine):
                 late = message.work == Work.TAKE
                 return [SendControl(event.peer, Order(Work.DISCARD, message.worker, 0.0))] if late else []
             else:
-                whole = self._count(Work(message.work), message.worker, message.square, message.step)
+                try:
+                    work = Work(message.work)
+                except ValueError:
+                    raise self._broken(foreign(event)) from None
+                whole = self._count(work, message.worker, message.square, message.step)
         elif isinstance(event, GradientTaken):
             whole = self._count(Work.TAKE, event.peer, event.square, 0.0)
         elif isinstance(event, ModelGiven):
@@ -201,13 +217,23 @@ class FollowingEngine:
         out = self._out = []
         self.story.record_pair((now, event))
         if isinstance(event, Control):
-            self._MESSAGES[type(event.message)](self, event.peer, event.message)
+            try:
+                take = self._MESSAGES[type(event.message)]
+            except KeyError:
+                raise self._broken(event) from None
+            take(self, event.peer, event.message)
         else:
             self._EVENTS[type(event)](self, event, now)
         return out
 
+    def _broken(self, event: Control) -> ProtocolError:
+        return ProtocolError(f"rank {self.rank}, a shard: {foreign(event)}")
+
     def _ordered(self, peer: Rank, message: Order) -> None:
-        work = Work(message.work)
+        try:
+            work = Work(message.work)
+        except ValueError:
+            raise self._broken(Control(peer, message)) from None
         if work is Work.USE:
             self._used.append(message.worker)
         elif work is Work.APPLY:
