@@ -79,8 +79,3 @@ Event: TypeAlias = (
     StepDone | Control | ModelSwapped | PeerLost | Tick | LeaveWanted
     | ModelGiven | ModelTaken | GradientTaken | Applied
 )  # fmt: skip
-
-
-def foreign(event: Control) -> str:
-    """What is wrong with a message that no rank sends to such a rank, or not with such contents."""
-    return f"rank {event.peer} sent {event.message}, which is not for this rank; do all run the same version of consensus?"

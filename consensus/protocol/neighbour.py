@@ -26,8 +26,8 @@ from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, Mix, SendControl, StartStep, SwapModel, WakeAt
 from consensus.protocol.decision import ActiveWeights, Close, Rule, View
 from consensus.protocol.edge import Edge, EdgeState
-from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick, foreign
-from consensus.protocol.messages import Closed, Engage, Established, Leave, Ready, record
+from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick
+from consensus.protocol.messages import Closed, Engage, Established, Leave, Ready, foreign, record
 from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.story import Story
 from consensus.topology.metropolis import edge_weight
@@ -173,7 +173,7 @@ class NeighbourEngine:
             try:
                 take = self._MESSAGES[type(event.message)]
             except KeyError:
-                raise self._broken(foreign(event)) from None
+                raise self._broken(foreign(event.peer, event.message)) from None
             take(self, event.peer, event.message, now)
         else:
             self._EVENTS[type(event)](self, event, now)
@@ -264,13 +264,13 @@ class NeighbourEngine:
     def _established(self, peer: Rank, message: Established, now: Seconds) -> None:
         known = self.view.adjacency
         if not (0 <= message.slot < _MOST_SLOTS and message.epoch >= 0 and message.i in known and message.j in known):
-            raise self._broken(foreign(Control(peer, message)))
+            raise self._broken(foreign(peer, message))
         self.rule_state = self.rule.hear(message, self.view, self.rule_state)
         self._changed = True
 
     def _goodbye(self, peer: Rank, message: Leave, now: Seconds) -> None:
         if message.who == self.rank or message.who not in self.view.adjacency:
-            raise self._broken(foreign(Control(peer, message)))
+            raise self._broken(foreign(peer, message))
         self._depart(message.who, dead=message.who != peer)
 
     def _edge(self, peer: Rank) -> Edge:

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 
 from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import Apply, Broadcast, Command, Discard, DropModel, Finish, GiveModel, SendControl, TakeModel
-from consensus.protocol.events import Applied, Control, Event, GradientTaken, ModelGiven, PeerLost, Tick, foreign
-from consensus.protocol.messages import Fetch, Leave, Push, Weights
+from consensus.protocol.events import Applied, Control, Event, GradientTaken, ModelGiven, PeerLost, Tick
+from consensus.protocol.messages import Fetch, Leave, Push, Weights, foreign
 from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.service import Arrival, Factor, PushMode, ServerRule, ServerView, Update, Verdict
 from consensus.protocol.story import Story
@@ -170,7 +170,7 @@ class ServerEngine:
             try:
                 take = self._MESSAGES[type(event.message)]
             except KeyError:
-                raise self._broken(foreign(event)) from None
+                raise self._broken(foreign(event.peer, event.message)) from None
             take(self, event.peer, event.message, now)
         else:
             self._EVENTS[type(event)](self, event, now)

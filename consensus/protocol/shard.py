@@ -15,19 +15,8 @@ from typing import Any, ClassVar
 
 from consensus.errors import ProtocolError
 from consensus.protocol.commands import Apply, Broadcast, Command, Discard, DropModel, Finish, GiveModel, SendControl, TakeModel
-from consensus.protocol.events import (
-    Applied,
-    Control,
-    Event,
-    GradientTaken,
-    LeaveWanted,
-    ModelGiven,
-    ModelTaken,
-    PeerLost,
-    Tick,
-    foreign,
-)
-from consensus.protocol.messages import Leave, Order, Report, Work
+from consensus.protocol.events import Applied, Control, Event, GradientTaken, LeaveWanted, ModelGiven, ModelTaken, PeerLost, Tick
+from consensus.protocol.messages import Leave, Message, Order, Report, Work, foreign
 from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.server import ServerEngine
 from consensus.protocol.story import Story
@@ -81,7 +70,7 @@ class LeadingEngine(ServerEngine):
                 try:
                     work = Work(message.work)
                 except ValueError:
-                    raise self._broken(foreign(event)) from None
+                    raise self._broken(foreign(event.peer, message)) from None
                 whole = self._count(work, message.worker, message.square, message.step)
         elif isinstance(event, GradientTaken):
             whole = self._count(Work.TAKE, event.peer, event.square, 0.0)
@@ -220,20 +209,20 @@ class FollowingEngine:
             try:
                 take = self._MESSAGES[type(event.message)]
             except KeyError:
-                raise self._broken(event) from None
+                raise self._broken(event.peer, event.message) from None
             take(self, event.peer, event.message)
         else:
             self._EVENTS[type(event)](self, event, now)
         return out
 
-    def _broken(self, event: Control) -> ProtocolError:
-        return ProtocolError(f"rank {self.rank}, a shard: {foreign(event)}")
+    def _broken(self, peer: Rank, message: Message) -> ProtocolError:
+        return ProtocolError(f"rank {self.rank}, a shard: {foreign(peer, message)}")
 
     def _ordered(self, peer: Rank, message: Order) -> None:
         try:
             work = Work(message.work)
         except ValueError:
-            raise self._broken(Control(peer, message)) from None
+            raise self._broken(peer, message) from None
         if work is Work.USE:
             self._used.append(message.worker)
         elif work is Work.APPLY:

@@ -14,8 +14,8 @@ from typing import ClassVar
 
 from consensus.errors import ProtocolError
 from consensus.protocol.commands import Broadcast, Command, Finish, GiveModel, Install, SendControl, StartStep, TakeModel
-from consensus.protocol.events import Control, Event, LeaveWanted, ModelGiven, ModelTaken, PeerLost, StepDone, Tick, foreign
-from consensus.protocol.messages import Fetch, Leave, Push, Weights
+from consensus.protocol.events import Control, Event, LeaveWanted, ModelGiven, ModelTaken, PeerLost, StepDone, Tick
+from consensus.protocol.messages import Fetch, Leave, Push, Weights, foreign
 from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.service import PushMode
 from consensus.protocol.story import Story
@@ -95,7 +95,7 @@ class WorkerEngine:
             try:
                 take = self._MESSAGES[type(event.message)]
             except KeyError:
-                raise self._broken(foreign(event)) from None
+                raise self._broken(foreign(event.peer, event.message)) from None
             take(self, event.peer, event.message, now)
         else:
             self._EVENTS[type(event)](self, event, now)
