@@ -320,13 +320,17 @@ class NeighbourEngine:
         if self._leave_wanted and not self._partners_wait:
             self._verdict = Close("this rank leaves")
             return
-        if now >= self._suspect_at:
-            self._suspect()
+        suspects = self._suspect() if now >= self._suspect_at else None
         decision, self.rule_state = self.rule.decide(self.view, self.rule_state, now)
         for news in decision.announce:
             self._out.append(Broadcast(news))
         if isinstance(decision, Close):
             self._verdict = decision
+            if suspects:
+                _LOG.warning(
+                    "rank %d, round %d: goes on without ranks %s, which have not come for %g s, and waits no more until they do",
+                    self.rank, self.view.round, suspects, self.stuck_after,
+                )  # fmt: skip
             return
         self.unmet = decision.reason
         wake_at = decision.wake_at
@@ -336,18 +340,15 @@ class NeighbourEngine:
             self._wake_at = wake_at
             self._out.append(WakeAt(wake_at))
 
-    def _suspect(self) -> None:
-        """Regard as silent whoever has not come in all the time that this round is open."""
+    def _suspect(self) -> list[Rank]:
+        """Regard as silent whoever has not come in all the time that this round is open; return who that is."""
         self._suspect_at = math.inf
         fresh = [peer for peer, edge in self.edges.items() if edge.state is _IDLE and not (edge.gone or edge.silent)]
         for peer in fresh:
             self.edges[peer].silent = True
         if fresh:
             self._reckon_awaited()
-            _LOG.warning(
-                "rank %d, round %d: nothing of ranks %s for %g s; partial rules wait for them no more until they come",
-                self.rank, self.view.round, fresh, self.stuck_after,
-            )  # fmt: skip
+        return fresh
 
     def _reckon_awaited(self) -> None:
         view = self.view

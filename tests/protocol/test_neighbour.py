@@ -523,20 +523,26 @@ def silence(**options: Any) -> NeighbourEngine:
     return e
 
 
-def test_who_does_not_come_is_waited_for_no_more_until_it_comes(caplog: pytest.LogCaptureFixture) -> None:
+def test_who_does_not_come_is_waited_for_no_more_until_it_comes() -> None:
     e = silence(rule=AnyTime())
-    assert "rank 1, round 1: nothing of ranks [2] for 5 s" in caplog.text
     assert (e.view.living, e.view.awaited) == ({0, 2}, {0})
     assert "edge to 2: idle, it computes; silent, and not waited for" in e.describe(now=6.0)
     close(e)
     feed(e, StepDone(), now=7.0)
-    assert e.view.awaited == {0}  # in later rounds, too, and it is said once
+    assert e.view.awaited == {0}  # in later rounds, too
     feed(e, Tick(), now=12.0)
     assert e.view.awaited == set()
-    assert len(caplog.messages) == 2
     out = feed(e, *says(2, Ready(9)), now=13.0)
     assert out == [SendControl(2, Engage(2, 9))]
     assert e.view.awaited == {2}
+
+
+def test_it_says_once_without_whom_it_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    e = silence(rule=build("deadline", seconds=100.0))
+    assert e.phase is Phase.COMPUTING
+    feed(e, StepDone(), *says(0, Ready(2)), *exchanged(0, 2, 2), now=7.0)
+    (message,) = caplog.messages
+    assert message.startswith("rank 1, round 1: goes on without ranks [2], which have not come for 5 s")
 
 
 def test_a_silent_rank_that_leaves_or_dies_is_gone() -> None:
@@ -567,7 +573,8 @@ def test_the_rules_alarm_and_the_engines_are_both_kept(deadline: float) -> None:
     assert StartStep(1) in out  # the deadline has passed, or nobody is awaited
 
 
-def test_full_waits_for_silent_ranks() -> None:
+def test_full_waits_for_silent_ranks(caplog: pytest.LogCaptureFixture) -> None:
     e = silence()
     assert e.phase is Phase.OPEN
+    assert caplog.messages == []
     assert e.unmet == "waits for all neighbours, 1 of 2 missing"
