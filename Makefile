@@ -71,7 +71,8 @@ types: $(LINT_STAMP)  ## Static types
 stress: $(STAMP)  ## Many random runs on real ranks, looking for one that hangs
 	$(QUIRKS) && $(RUN) tests/stress.py
 
-# 10,500 run files; 6,900 messages; some thousands each of traces, event logs, checkpoints, results and systems.
+# 10,500 run files, 4,000 messages in bytes and 6,300 conversations of them, 1,500 traces, as many results and systems, some thousands
+# of event logs, 1,600 checkpoints and manifests.
 fuzz: $(STAMP)  ## Damaged run files, messages, traces and checkpoints, three times as many as the tests try
 	FUZZ=3 $(RUN) -m pytest tests/config/test_fuzz.py tests/protocol/test_fuzz_messages.py tests/test_fuzz_traces.py \
 	  tests/checkpoint/test_checkpoint_damage.py
