@@ -41,7 +41,7 @@ QUIRKS := set -a && . ./.ci/env.$(MPI) && set +a
 # Batches of ranks one after the other, whatever -j says: they share the cores.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit check lint types stress slurm-test explore bench wheel docs clean
+.PHONY: help install demo test unit check lint types stress fuzz slurm-test explore bench wheel docs clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-zA-Z%-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,12 @@ types: $(LINT_STAMP)  ## Static types
 
 stress: $(STAMP)  ## Many random runs on real ranks, looking for one that hangs
 	$(QUIRKS) && $(RUN) tests/stress.py
+
+# 10,500 run files, 4,000 messages in bytes and 6,300 conversations of them, 1,500 traces, as many results and systems, some thousands
+# of event logs, 1,600 checkpoints and manifests.
+fuzz: $(STAMP)  ## Damaged run files, messages, traces and checkpoints, three times as many as the tests try
+	FUZZ=3 $(RUN) -m pytest tests/config/test_fuzz.py tests/protocol/test_fuzz_messages.py tests/test_fuzz_traces.py \
+	  tests/checkpoint/test_checkpoint_damage.py
 
 slurm-test: $(STAMP)  ## A run over several time limits of a real Slurm on this machine (apt install slurm-wlm munge)
 	$(RUN) -m tests.slurm.run

@@ -172,6 +172,7 @@ class MasterHandle(CodedHandle):
         push: PushMode,
         approximate: bool,
         stall_warning: Seconds,
+        stall_abort: Seconds,
         on_message: Callable[[Rank, Message], None] | None = None,
     ) -> None:
         super().__init__(model, optimizer, flat, transport, code)
@@ -192,6 +193,7 @@ class MasterHandle(CodedHandle):
             transport,
             self._parcel,
             stall_warning=stall_warning,
+            stall_abort=stall_abort,
             on_message=on_message,
             on_round=self._count_round,
         )
@@ -255,6 +257,7 @@ class RelayHandle(CodedHandle):
         push: PushMode,
         approximate: bool,
         stall_warning: Seconds,
+        stall_abort: Seconds,
         on_message: Callable[[Rank, Message], None] | None = None,
     ) -> None:
         super().__init__(model, optimizer, flat, transport, code)
@@ -267,6 +270,7 @@ class RelayHandle(CodedHandle):
             transport,
             RelayModel(flat, payload, layer, own.start, approximate),
             stall_warning=stall_warning,
+            stall_abort=stall_abort,
             on_message=on_message,
             on_round=self._count_round,
         )
@@ -303,6 +307,7 @@ class CodedWorkerHandle(CodedHandle):
         push: PushMode,
         approximate: bool,
         stall_warning: Seconds,
+        stall_abort: Seconds,
         on_message: Callable[[Rank, Message], None] | None = None,
     ) -> None:
         super().__init__(model, optimizer, flat, transport, code)
@@ -315,6 +320,7 @@ class CodedWorkerHandle(CodedHandle):
             transport,
             self._parcel,
             stall_warning=stall_warning,
+            stall_abort=stall_abort,
             on_message=on_message,
             on_round=self._count_round,
             interrupted=lambda: self.engine.interrupted,
@@ -435,7 +441,7 @@ def attach_coded(
     any_kappa : bool
         Whether a payload will do that amplified rounding errors spoil.
     **options
-        ``stall_warning``, ``on_message``.
+        ``stall_warning``, ``stall_abort``, ``on_message``.
 
     Raises
     ------

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-from consensus.errors import ConsensusError
+from consensus.errors import ConsensusError, StallError
 from consensus.protocol.commands import (
     Apply,
     Broadcast,
@@ -59,6 +60,10 @@ class Engine(Protocol):
     @property
     def round(self) -> Round:
         """How many rounds have begun."""
+
+    @property
+    def waits_since(self) -> Seconds | None:
+        """Since when it has waited, or, if it serves, kept somebody waiting; None where no time would be too long."""
 
     def handle(self, event: Event, now: Seconds) -> list[Command]:
         """Take one event and return what to do."""
@@ -150,6 +155,9 @@ class Driver(Generic[_E]):
     stall_warning : float
         After this many seconds of waiting in one round, and again each time as many have passed, what the rank waits for is
         logged as a warning; it goes on waiting. Seconds; ``inf`` for never.
+    stall_abort : float
+        After this many seconds of waiting in one round a :class:`~consensus.errors.StallError` is raised. A rank that computes
+        does not wait, nor does one that has left, and a server only while a worker waits for it. Seconds; ``inf`` for never.
     on_message : callable, optional
         Called with (peer, message) for application messages (Progress, Stop); they may come whenever this rank is in a round.
     before_mix : callable, optional
@@ -171,6 +179,7 @@ class Driver(Generic[_E]):
         mixer: Mixer | Served,
         *,
         stall_warning: Seconds = 30.0,
+        stall_abort: Seconds = math.inf,
         on_message: Callable[[Rank, Message], None] | None = None,
         before_mix: Callable[[], None] | None = None,
         on_round: Callable[[RoundRecord, RoundTimes], None] | None = None,
@@ -183,7 +192,7 @@ class Driver(Generic[_E]):
         self._now = transport.now
         self._mixer: Any = mixer
         self._timed = _Timed(mixer, transport.now)
-        self._stall_warning = stall_warning
+        self._stall_warning, self._stall_abort = stall_warning, stall_abort
         self._on_message = on_message
         self._before_mix = before_mix
         self._on_round = on_round
@@ -284,10 +293,10 @@ class Driver(Generic[_E]):
 
     def _run_until(self, *phases: Phase, look: Callable[[], None] | None = None) -> None:
         engine, wait, feed = self.engine, self._transport.wait, self._feed
-        warn_at = self._now() + self._stall_warning
+        warn_at, abort_at = self._now() + self._stall_warning, self._abort_at()
         last = engine.last
         while True:
-            until = warn_at if self._wake_at is None else min(warn_at, self._wake_at)
+            until = min(warn_at, abort_at) if self._wake_at is None else min(warn_at, abort_at, self._wake_at)
             for event in wait(until if look is None else min(until, self._now() + LOOK_EVERY)):
                 feed(event)
             if look is not None:
@@ -302,10 +311,27 @@ class Driver(Generic[_E]):
                 feed(Tick())
                 if engine.phase in phases:
                     return
+            if now >= abort_at:
+                abort_at = self._abort_at()
+                if now >= abort_at:
+                    raise self._stalled(now)
             if now >= warn_at:
                 warn_at = now + self._stall_warning
                 if engine.phase is not Phase.LEFT:
                     _LOG.warning("stalled, and goes on waiting:\n%s", engine.describe(now))
+
+    def _abort_at(self) -> Seconds:
+        """When the present wait is too long; where nobody waits, when to look again."""
+        since = self.engine.waits_since
+        return (self._now() if since is None else since) + self._stall_abort
+
+    def _stalled(self, now: Seconds) -> StallError:
+        return StallError(
+            f"rank {self._transport.rank} has waited in one round for {self._stall_abort:g} s, which stall_abort allows\n"
+            f"{self.engine.describe(now)}\n"
+            "Look at what the ranks that are waited for do (are they stopped, swapping, on a host that does not answer?); a run "
+            "with checkpoints goes on by consensus run FILE --resume latest. Where steps may take so long, raise stall_abort"
+        )
 
     def _feed(self, event: Event) -> None:
         if type(event) is ModelTaken:

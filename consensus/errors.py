@@ -34,6 +34,10 @@ class NonFiniteLoss(ConsensusError, ArithmeticError):
     """A rank's loss became NaN or infinite."""
 
 
+class StallError(ConsensusError, RuntimeError):
+    """A rank has waited in one round for as long as ``stall_abort`` allows; the message says for whom and why."""
+
+
 class CodingError(ConsensusError, RuntimeError):
     """A gradient cannot be encoded or decoded from the vectors at hand: too few came, or they do not fit together."""
 

@@ -22,6 +22,9 @@ from consensus.types import Rank, Seconds
 
 Order = Literal["adapt-combine", "combine-adapt"]
 
+STUCK_AFTER: Seconds = 60.0
+"""So long, by default, a partial rule waits in one round for a neighbour that does not come: longer than steps differ by."""
+
 
 class NeighbourHandle(Handle):
     """An optimizer whose steps alternate with averaging among neighbours.
@@ -48,6 +51,8 @@ class NeighbourHandle(Handle):
         order: Order,
         weights: Weights,
         stall_warning: Seconds,
+        stall_abort: Seconds,
+        stuck_after: Seconds,
         on_message: Callable[[Rank, Message], None] | None = None,
         recorder: EventWriter | None = None,
         step_scale: StepScale = "none",
@@ -58,7 +63,7 @@ class NeighbourHandle(Handle):
         self._adjacency = adjacency
         self._every = every
         self._weights = weights
-        self._stall_warning = stall_warning
+        self._stall_warning, self._stall_abort, self._stuck_after = stall_warning, stall_abort, stuck_after
         self._on_message = on_message
         self._recorder = recorder
         self._steps = 0
@@ -95,7 +100,9 @@ class NeighbourHandle(Handle):
         self._combine_due = self._combines_first and steps % self._every == 0
 
     def _open(self) -> Driver[NeighbourEngine]:
-        engine = NeighbourEngine(self.rank, self._adjacency, self.rule, weights=self._weights)
+        engine = NeighbourEngine(
+            self.rank, self._adjacency, self.rule, weights=self._weights, stuck_after=self._stuck_after
+        )
         if self._recorder is not None:
             self._recorder.begin(engine, weights=self._weights)
         return Driver(
@@ -103,6 +110,7 @@ class NeighbourHandle(Handle):
             self.transport,
             self.flat,
             stall_warning=self._stall_warning,
+            stall_abort=self._stall_abort,
             on_message=self._on_message,
             before_mix=self._before_mix,
             on_round=self._count_round,

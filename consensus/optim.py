@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,7 @@ from consensus.coded_handle import attach_coded
 from consensus.errors import ConfigError
 from consensus.handle import Handle
 from consensus.names import suggestion
-from consensus.neighbours import NeighbourHandle, Order
+from consensus.neighbours import STUCK_AFTER, NeighbourHandle, Order
 from consensus.protocol.messages import Message
 from consensus.protocol.neighbour import Weights
 from consensus.protocol.service import Factor, PushMode
@@ -58,6 +59,8 @@ def attach(
     comm: Any = None,
     transport: Transport | None = None,
     stall_warning: Seconds = 30.0,
+    stall_abort: Seconds = math.inf,
+    stuck_after: Seconds = STUCK_AFTER,
     on_message: Callable[[Rank, Message], None] | None = None,
     recorder: EventWriter | None = None,
     step_scale: StepScale = "none",
@@ -107,6 +110,12 @@ def attach(
         In place of ``comm``: any transport, for tests and emulated stragglers.
     stall_warning : float
         Seconds of waiting in a round after which what is waited for is logged; ``inf`` for never.
+    stall_abort : float
+        Seconds of waiting in a round after which :class:`consensus.errors.StallError` is raised, which says the same; ``inf`` for
+        never. All-reduce waits inside MPI, where neither of the two can be noticed.
+    stuck_after : float
+        Of neighbours: seconds of waiting in a round after which neighbours that have not come are waited for no more, until they
+        come (they may be stopped for good); ``inf`` for never. Rule "full" waits all the same.
     on_message : callable, optional
         Called with (rank, message) for application messages of other ranks.
     recorder : EventWriter, optional
@@ -165,6 +174,9 @@ def attach(
             raise ConfigError(f"{name} = {value!r}; {suggestion(str(value), _CHOICES[name])}")
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ConfigError(f"every = {every!r}, expected a whole number of local steps per round, 1 or more")
+    for name, seconds in (("stall_warning", stall_warning), ("stall_abort", stall_abort), ("stuck_after", stuck_after)):
+        if not seconds > 0:
+            raise ConfigError(f"{name} = {seconds!r}, expected seconds above 0, or math.inf for never")
     transport = default_transport(comm) if transport is None else transport
     if architecture == "coded":
         return attach_coded(
@@ -178,6 +190,7 @@ def attach(
             approximate=approximate,
             any_kappa=any_kappa,
             stall_warning=stall_warning,
+            stall_abort=stall_abort,
             on_message=on_message,
         )
     if code is not None or payload != "float32" or approximate or any_kappa:
@@ -201,6 +214,7 @@ def attach(
             learning_rate=learning_rate,
             servers=servers,
             stall_warning=stall_warning,
+            stall_abort=stall_abort,
             on_message=on_message,
         )
         if isinstance(handle, ServerHandle):
@@ -247,6 +261,8 @@ def attach(
         order=order,
         weights=weights,
         stall_warning=stall_warning,
+        stall_abort=stall_abort,
+        stuck_after=stuck_after,
         on_message=on_message,
         recorder=recorder,
         step_scale=step_scale,
@@ -275,6 +291,7 @@ def attach_served(
     learning_rate: Factor | str,
     servers: int = 1,
     stall_warning: Seconds,
+    stall_abort: Seconds,
     on_message: Callable[[Rank, Message], None] | None = None,
 ) -> ServerHandle | WorkerHandle:
     """As :func:`attach` with a server, but on the serving rank return at once, before :meth:`ServerHandle.serve`."""
@@ -304,5 +321,6 @@ def attach_served(
         factor=factor,
         servers=servers,
         stall_warning=stall_warning,
+        stall_abort=stall_abort,
         on_message=on_message,
     )

@@ -134,7 +134,9 @@ class _Replay:
 
     def _begin(self) -> None:
         log = self._log
-        self._engine = NeighbourEngine(log.rank, log.adjacency, self._rule, weights=log.weights, everyone=log.everyone)
+        self._engine = NeighbourEngine(
+            log.rank, log.adjacency, self._rule, weights=log.weights, everyone=log.everyone, stuck_after=log.stuck_after
+        )
         self._encoder.follow(self._engine)
 
     def run(self) -> Replayed:

@@ -79,6 +79,7 @@ class ServerHandle(ServedHandle):
         factor: Factor,
         servers: int,
         stall_warning: Seconds,
+        stall_abort: Seconds,
         on_message: Callable[[Rank, Message], None] | None = None,
     ) -> None:
         super().__init__(model, optimizer, flat, transport)
@@ -97,6 +98,7 @@ class ServerHandle(ServedHandle):
             transport,
             ServedModel(flat, optimizer, servers, rank),
             stall_warning=stall_warning,
+            stall_abort=stall_abort,
             on_message=on_message,
             on_round=self._count_round,
         )
@@ -178,6 +180,7 @@ class WorkerHandle(ServedHandle):
         push: PushMode,
         servers: int,
         stall_warning: Seconds,
+        stall_abort: Seconds,
         on_message: Callable[[Rank, Message], None] | None = None,
     ) -> None:
         super().__init__(model, optimizer, flat, transport)
@@ -196,6 +199,7 @@ class WorkerHandle(ServedHandle):
             transport,
             PushedModel(flat, servers),
             stall_warning=stall_warning,
+            stall_abort=stall_abort,
             on_message=on_message,
             on_round=self._count_round,
             interrupted=(lambda: self.engine.interrupted) if push == "interrupt" else None,
@@ -276,7 +280,7 @@ def served_handle(
     servers : int
         How many ranks serve a share of the model each: ranks 0 to ``servers`` - 1.
     **options
-        ``stall_warning``, ``on_message``.
+        ``stall_warning``, ``stall_abort``, ``on_message``.
 
     Raises
     ------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -21,6 +23,8 @@ FLUSH_EVERY: Seconds = 1.0
 """A run that is looked at before its end, or killed, lacks at most as much of its trace."""
 
 _BUFFER_BYTES = 1 << 18
+
+_LOG = logging.getLogger("consensus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Trace:
 
 
 class TraceWriter:
-    """Writes a rank's trace, buffered; tens of microseconds a round.
+    """Writes a rank's trace, buffered; tens of microseconds a round. When the disk is full it stops, and the run goes on.
 
     Parameters
     ----------
@@ -89,6 +93,7 @@ class TraceWriter:
     """
 
     def __init__(self, path: Path, rank: Rank, origin: Seconds, started: float) -> None:
+        self._path, self._over = path, False
         self._file = path.open("w", encoding="utf-8", buffering=_BUFFER_BYTES)
         self._origin = origin
         self._round = 0
@@ -109,6 +114,8 @@ class TraceWriter:
         closed
             When the round was over, on the transport's clock; the record knows better where there is one.
         """
+        if self._over:
+            return
         self._round += 1
         zero = self._origin
         if record is None:
@@ -132,16 +139,28 @@ class TraceWriter:
             "backups": backups,
             "reason": reason,
         }
-        self._file.write(self._encode(line) + "\n")
-        if closed >= self._flushed + FLUSH_EVERY:
-            self._flushed = closed
-            self._file.flush()
+        try:
+            self._file.write(self._encode(line) + "\n")
+            if closed >= self._flushed + FLUSH_EVERY:
+                self._flushed = closed
+                self._file.flush()
+        except OSError as error:
+            self._end(error)
+
+    def _end(self, error: OSError) -> None:
+        self._over = True
+        _LOG.warning("%s: the trace ends here, the run goes on: %s", self._path, error.strerror or error)
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as problem:
+            self._end(problem)
 
 
 def read(path: str | PathLike[str]) -> Trace:

@@ -68,17 +68,17 @@ class SilentRule:
 
 
 class SilentTransport:
-    """A worker's transport on which its steps at some versions never end."""
+    """A worker's transport on which its steps at some versions never end, or take so many seconds."""
 
-    def __init__(self, transport: Transport, versions: Collection[int]) -> None:
-        self._transport, self._versions = transport, versions
+    def __init__(self, transport: Transport, versions: Collection[int], seconds: Seconds = FOR_EVER) -> None:
+        self._transport, self._versions, self._seconds = transport, versions, seconds
         self.version: Callable[[], int] = lambda: -1
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def pace(self, round: Round, elapsed: Seconds) -> Seconds:
-        return FOR_EVER if self.version() in self._versions else 0.0
+        return self._seconds if self.version() in self._versions else 0.0
 
 
 def silence(code: GradientCode, s_e: int, s_w: int, steps: int, seed: int) -> dict[Rank, set[int]]:

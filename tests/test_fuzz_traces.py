@@ -1,4 +1,4 @@
-"""Traces, results and systems that were damaged on disk."""
+"""Traces, event logs, results and systems that were damaged on disk."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import pytest
 from consensus import trace
 from consensus.coding.system import System
 from consensus.errors import ConfigError
+from consensus.recording.log import read_log
+from consensus.replay import replay
 from consensus.report.load import load_run
+from consensus.rules import build
 from tests.experiments import in_loopback, small
 from tests.fuzz import TIMES, corrupted
+from tests.recordings import blocks, on_the_wire, rewrite
+from tests.support.wire import star
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +35,32 @@ def test_traces(folder: Path, tmp_path: Path) -> None:
             trace.read(path)
             read += 1
     assert 0 < read < 500 * TIMES
+
+
+@pytest.mark.parametrize("rule", ["dtur", "gap"])
+def test_event_logs(rule: str, tmp_path: Path) -> None:
+    """Damaged as disks do, which checksums find, and as only somebody can who gets the checksums right."""
+    on_the_wire(tmp_path, star(4), build(rule), rounds=4)
+    path = tmp_path / "events-0.bin"
+    whole = path.read_bytes()
+
+    def replays() -> bool:
+        with contextlib.suppress(ConfigError):
+            replay(read_log(path))
+            return True
+        return False
+
+    for damaged in corrupted(whole, 100 * TIMES, 12):
+        path.write_bytes(damaged)
+        replays()
+    replayed = 0
+    path.write_bytes(whole)
+    for number in range(len(blocks(whole))):
+        for damaged in corrupted(blocks(whole)[number], 100 * TIMES, 13):
+            path.write_bytes(whole)
+            rewrite(path, lambda parts: [*parts[:number], damaged, *parts[number + 1 :]])  # noqa: B023
+            replayed += replays()
+    assert replayed > 50 * TIMES
 
 
 @pytest.mark.parametrize("name", ["summary.json", "metrics.jsonl", "config.toml", "trace-1.jsonl"])

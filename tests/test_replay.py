@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,16 @@ def test_departures_and_deaths(tmp_path: Path, rule: str, everyone: bool) -> Non
     assert all(result.agrees for result in results)
     assert [result.rounds for result in results] == [len(records) for records in net.records]
     assert net.dead == {3}
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE)
+def test_suspicions_are_the_same_again(tmp_path: Path, rule: str, caplog: pytest.LogCaptureFixture) -> None:
+    def compute(rank: int, draw: random.Random) -> float:
+        return 50.0 if rank == 3 else draw.uniform(0.5, 1.5)
+
+    on_the_wire(tmp_path, RING, EVERY_RULE[rule], rounds=[9, 9, 9, 1, 9], seed=4, compute=compute, stuck_after=4.0)
+    assert any("goes on without ranks [3]" in message for message in caplog.messages) or rule in ("full", "run_free", "deadline")
+    assert all(replay(log).agrees for log in find_logs(tmp_path))
 
 
 def test_a_whole_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 import networkx as nx
@@ -23,7 +24,7 @@ from consensus.protocol.service import Factor, PushMode, ServerRule
 from consensus.rules.rates import build_rate
 from consensus.timing import ParameterError
 from consensus.topology.families import parameters_of
-from consensus.types import Rank
+from consensus.types import Rank, Seconds
 
 ALLREDUCE = "allreduce"
 """The baseline that averages gradients over all ranks; it stands where a wait rule's name does, but is none."""
@@ -67,10 +68,17 @@ class Run(Section):
     out: str = "runs"
     on_nan: Literal["stop", "ignore"] = "stop"
     stall_warning: Above = 30.0
+    stall_abort: Above | None = None
+    stuck_after: Above = 60.0
     progress: bool = True
     trace: bool = True
     record: bool = True
     record_limit: Above = 64.0
+
+    @property
+    def stall_limit(self) -> Seconds:
+        """``stall_abort``, or infinity if there is none."""
+        return math.inf if self.stall_abort is None else self.stall_abort
 
 
 class Topology(OpenSection):

@@ -244,9 +244,7 @@ class RelayEngine(_Gatherer):
         self._forget_kept()
         view.version, view.updated_at, self._combined = version, now, False
         self._out += [Install(), SendControl(self.master, Fetch(version))]
-        for worker in view.workers:
-            self.members[worker].released = True
-            self._give(worker)
+        self._release(view.workers)
 
     # -- the end --------------------------------------------------------------------------------------------------------
 
@@ -274,6 +272,13 @@ class RelayEngine(_Gatherer):
     def _finish_if_over(self) -> None:
         if not self._giving and self._coming is None:
             super()._finish_if_over()
+
+    def describe(self, now: Seconds) -> str:
+        """See :meth:`ServerEngine.describe`; also what is between it and the master."""
+        sent = "is leaving for" if self._giving else "has gone to" if self._combined else "is not ready for"
+        coming = "none is coming" if self._coming is None else f"version {self._coming} is coming"
+        above = f"  its combination {sent} the master, rank {self.master}; of newer weights {coming}"
+        return "\n".join([super().describe(now), above, *self.story.tell_about(self.master, now)])
 
     _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {
         **ServerEngine._EVENTS,

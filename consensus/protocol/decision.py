@@ -62,6 +62,9 @@ class View:
         This rank's neighbours in the base graph.
     living : set[Rank]
         Those of them that have not left.
+    awaited : set[Rank]
+        Those of these that a partial rule should wait for: not those that are silent, see ``stuck_after`` of
+        :class:`consensus.protocol.neighbour.NeighbourEngine`. An exchange with one of the others counts all the same.
     departed : set[Rank]
         All ranks known to have left, neighbours or not.
     round : Round
@@ -80,12 +83,16 @@ class View:
     adjacency: Mapping[Rank, Collection[Rank]]
     neighbours: tuple[Rank, ...]
     living: set[Rank]
+    awaited: set[Rank] = field(init=False)
     departed: set[Rank] = field(default_factory=set)
     round: Round = 0
     is_open: bool = False
     opened_at: Seconds = 0.0
     done: dict[Rank, Seconds] = field(default_factory=dict)
     last_used: dict[Rank, Round] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.awaited = self.living  # one set, until somebody is silent
 
 
 class Rule(Protocol):

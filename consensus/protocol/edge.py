@@ -47,6 +47,8 @@ class Edge:
         The peer has left or is dead.
     rounds : Round
         The last round of the peer that I have heard of.
+    silent : bool
+        The peer has kept a round of mine waiting for very long and has opened none since.
     """
 
     peer: Rank
@@ -59,6 +61,7 @@ class Edge:
     agreed_at: Seconds = 0.0
     gone: bool = False
     rounds: Round = 0
+    silent: bool = False
 
     def reset(self) -> None:
         """Forget the exchange of the last round; what the peer said of its own rounds stays."""

@@ -209,3 +209,8 @@ def decode(buffer: bytes | bytearray | memoryview) -> Message:
             f"not a control message of this version: {bytes(buffer)[:WIRE_BYTES].hex()} ({error}); "
             "do all ranks run the same version of consensus?"
         ) from None
+
+
+def foreign(peer: Rank, message: Message) -> str:
+    """What is wrong with a message that no rank sends to such a rank, or not with such contents."""
+    return f"rank {peer} sent {message}, which is not for this rank; do all run the same version of consensus?"

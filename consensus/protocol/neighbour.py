@@ -8,6 +8,7 @@ Laws (a validator checks them after every event in the tests, see :mod:`consensu
 2. A round closes only while no edge is offered or moving, so an Engage is never withdrawn after the peer may have acted on it.
 3. At most one exchange per edge and round: a Ready is used up by the exchange it led to, at both ends.
 4. Nobody waits for a rank that computes: a computing rank has sent Closed, so every offer to it falls back to idle.
+   (Rules may wait; see ``stuck_after`` for how long.)
 5. Leaving and dying are ordinary events; the rule is asked again after each.
 
 The engine is fed events (:mod:`consensus.protocol.events`) with the time at which they are handled, and returns commands
@@ -16,6 +17,8 @@ The engine is fed events (:mod:`consensus.protocol.events`) with the time at whi
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, Literal, NoReturn
 
@@ -24,13 +27,18 @@ from consensus.protocol.commands import Broadcast, Command, DropModel, Finish, M
 from consensus.protocol.decision import ActiveWeights, Close, Rule, View
 from consensus.protocol.edge import Edge, EdgeState
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelSwapped, PeerLost, StepDone, Tick
-from consensus.protocol.messages import Closed, Engage, Established, Leave, Ready, record
+from consensus.protocol.messages import Closed, Engage, Established, Leave, Ready, foreign, record
 from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.story import Story
 from consensus.topology.metropolis import edge_weight
 from consensus.types import Rank, Round, Seconds
 
 Weights = Literal["static", "active"]
+
+_LOG = logging.getLogger("consensus")
+
+_MOST_SLOTS = 1 << 20
+"""More iterations than an epoch of any rule has; news of later ones are none."""
 
 
 # Looking a member up in its Enum class costs as much as a small method call, and the engine asks several times an event.
@@ -54,6 +62,10 @@ class NeighbourEngine:
     everyone : bool
         Say goodbye to all ranks, not to neighbours only. Rules that reckon with the whole graph need it; so does whoever sends
         application messages beyond neighbours. Without it, a simulation of thousands of ranks is spared N^2 messages.
+    stuck_after : float
+        When a round has been open for so many seconds, neighbours that compute all the while count as *silent*: partial rules
+        wait for them no more, in this and later rounds, until they open a round themselves. A stopped process looks like one
+        that computes for long; either way nothing but waiting is at stake, for a rule chooses when to close, never whom to count.
 
     Attributes
     ----------
@@ -76,7 +88,8 @@ class NeighbourEngine:
 
     __slots__ = (
         "_active", "_busy", "_changed", "_dead", "_everyone", "_goodbyes", "_leave_wanted", "_out", "_partners_wait",
-        "_unmatched", "_verdict", "_wake_at", "edges", "last", "phase", "rank", "rule", "rule_state", "story", "unmet", "view",
+        "_suspect_at", "_unmatched", "_verdict", "_wake_at", "edges", "last", "phase", "rank", "rule", "rule_state", "story",
+        "stuck_after", "unmet", "view",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +100,7 @@ class NeighbourEngine:
         *,
         weights: Weights = "static",
         everyone: bool = True,
+        stuck_after: Seconds = math.inf,
     ) -> None:
         if weights == "active" and rule.active_weights is ActiveWeights.REFUSED:
             raise ConfigError(
@@ -96,6 +110,7 @@ class NeighbourEngine:
         neighbours = tuple(sorted(adjacency[rank]))
         self.rank = rank
         self.rule = rule
+        self.stuck_after = stuck_after
         self.phase = _COMPUTING
         self.story: Story | None = Story()
         self.last: RoundRecord | None = None
@@ -114,6 +129,7 @@ class NeighbourEngine:
         self._verdict: Close | None = None
         self.unmet = "no round is open yet"
         self._wake_at: Seconds | None = None
+        self._suspect_at = math.inf
         self._leave_wanted = False
         self._out: list[Command] = []
 
@@ -154,7 +170,11 @@ class NeighbourEngine:
         if self.story is not None:
             self.story.record_pair((now, event))
         if isinstance(event, Control):  # most are
-            self._MESSAGES[type(event.message)](self, event.peer, event.message, now)
+            try:
+                take = self._MESSAGES[type(event.message)]
+            except KeyError:
+                raise self._broken(foreign(event.peer, event.message)) from None
+            take(self, event.peer, event.message, now)
         else:
             self._EVENTS[type(event)](self, event, now)
         phase = self.phase
@@ -179,6 +199,7 @@ class NeighbourEngine:
         self._verdict = None
         self._changed = True
         self._wake_at = None
+        self._suspect_at = now + self.stuck_after
         self._unmatched = len(view.living)
         out = self._out
         ready = record(Ready, (view.round,))
@@ -217,6 +238,9 @@ class NeighbourEngine:
         if edge.gone:
             return  # another rank told of its death before its own last messages came
         edge.ready = edge.rounds = round
+        if edge.silent:
+            edge.silent = False
+            self._reckon_awaited()
         # Also while the round waits to close: peers that have offered themselves wait for an answer, and around a cycle of the
         # graph each could wait for the next. It delays the close by at most one exchange per edge.
         if self.phase is _OPEN and edge.state is _IDLE:
@@ -239,10 +263,15 @@ class NeighbourEngine:
                 self._verdict = Close(f"rank {peer}, already exchanged with, has closed")
 
     def _established(self, peer: Rank, message: Established, now: Seconds) -> None:
+        known = self.view.adjacency
+        if not (0 <= message.slot < _MOST_SLOTS and message.epoch >= 0 and message.i in known and message.j in known):
+            raise self._broken(foreign(peer, message))
         self.rule_state = self.rule.hear(message, self.view, self.rule_state)
         self._changed = True
 
     def _goodbye(self, peer: Rank, message: Leave, now: Seconds) -> None:
+        if message.who == self.rank or message.who not in self.view.adjacency:
+            raise self._broken(foreign(peer, message))
         self._depart(message.who, dead=message.who != peer)
 
     def _stranger(self, peer: Rank) -> NoReturn:
@@ -289,16 +318,41 @@ class NeighbourEngine:
         if self._leave_wanted and not self._partners_wait:
             self._verdict = Close("this rank leaves")
             return
+        suspects = self._suspect() if now >= self._suspect_at else None
         decision, self.rule_state = self.rule.decide(self.view, self.rule_state, now)
         for news in decision.announce:
             self._out.append(Broadcast(news))
         if isinstance(decision, Close):
             self._verdict = decision
+            if suspects:
+                _LOG.warning(
+                    "rank %d, round %d: goes on without ranks %s, which have not come for %g s, and waits no more until they do",
+                    self.rank, self.view.round, suspects, self.stuck_after,
+                )  # fmt: skip
             return
         self.unmet = decision.reason
-        if decision.wake_at is not None and decision.wake_at != self._wake_at:
-            self._wake_at = decision.wake_at
-            self._out.append(WakeAt(decision.wake_at))
+        wake_at = decision.wake_at
+        if self._suspect_at < math.inf and (wake_at is None or self._suspect_at < wake_at):
+            wake_at = self._suspect_at
+        if wake_at is not None and wake_at != self._wake_at:
+            self._wake_at = wake_at
+            self._out.append(WakeAt(wake_at))
+
+    def _suspect(self) -> list[Rank]:
+        """Regard as silent whoever has not come in all the time that this round is open; return who that is."""
+        self._suspect_at = math.inf
+        fresh = [peer for peer, edge in self.edges.items() if edge.state is _IDLE and not (edge.gone or edge.silent)]
+        for peer in fresh:
+            self.edges[peer].silent = True
+        if fresh:
+            self._reckon_awaited()
+        return fresh
+
+    def _reckon_awaited(self) -> None:
+        view = self.view
+        silent = {peer for peer, edge in self.edges.items() if edge.silent}
+        view.awaited = view.living - silent if silent else view.living
+        self._changed = True
 
     def _close(self, verdict: Close, now: Seconds) -> None:
         view, edges, out = self.view, self.edges, self._out
@@ -368,6 +422,10 @@ class NeighbourEngine:
             edge.gone = True
             edge.ready = 0
             self.view.living.discard(who)
+            if edge.silent:
+                edge.silent = False
+                self._reckon_awaited()
+            self.view.awaited.discard(who)
         # A rank that leaves has completed its half of a moving exchange, so what is missing here still comes; one that died may
         # not have.
         if edge is not None and self.phase is _OPEN and (edge.state is _OFFERED or (dead and edge.state is _MOVING)):
@@ -414,6 +472,11 @@ class NeighbourEngine:
 
     # -- reporting ------------------------------------------------------------------------------------------------------
 
+    @property
+    def waits_since(self) -> Seconds | None:
+        """When the present round opened, None while there is none; a rank that has left waits as long as it takes."""
+        return self.view.opened_at if self.phase in (_OPEN, _SETTLING) else None
+
     def _broken(self, what: str) -> ProtocolError:
         error = ProtocolError(f"rank {self.rank}, round {self.view.round}: {what}")
         if self.story is not None:
@@ -432,10 +495,13 @@ class NeighbourEngine:
             if edge.state is not _IDLE:
                 state += f" with its round {edge.partner}"
             elif not edge.gone:
-                state += f", its round {edge.ready} is open" if edge.ready else ", it computes"
+                # Of a round that has exchanged with this rank no Closed comes.
+                waits = f" or waits for others in its round {edge.rounds}" if edge.rounds else ""
+                state += f", its round {edge.ready} is open" if edge.ready else f", it computes{waits}"
+                state += "; silent, and not waited for" if edge.silent else ""
             lines.append(f"  edge to {peer}: {state}")
             if self.story is not None:
-                lines += ["    " + line for line in self.story.tell(now, self.story.about(peer)).splitlines()]
+                lines += self.story.tell_about(peer, now)
         return "\n".join(lines)
 
     _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {

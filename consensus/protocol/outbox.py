@@ -4,17 +4,18 @@ A rank announces every round to every neighbour. A neighbour that computes for l
 store thousands of small messages it did not expect. An :class:`Outbox` stops that: after ``limit`` messages without a sign of
 life from the peer it holds back what may be held, and lets go at the next sign.
 
-*What may be held.* Only the announcement of a round, ``Ready(a)``, and for the application the newest ``Progress``. If the round
-closes while its Ready is held, both are dropped: the peer never knew. Everything else is written through, behind what was held:
+*What may be held.* The announcement of a round, ``Ready(a)``; a rule's news of the newest epoch, ``Established``; and for the
+application the newest ``Progress``. If the round closes while its Ready is held, both are dropped: the peer never knew. News of
+an epoch void those of earlier ones, for their receiver would follow to the newer epoch and forget the rest. Everything else is
+written through, behind what was held:
 
 - ``Closed(a)`` of a Ready that is on the wire. The peer may have offered itself to that round, and could not close until this
   rank has finished computing if the withdrawal were held. So a held box never hides that a round has closed.
 - ``Engage``: it answers a Ready of the peer, and this rank cannot close before the peer has answered it in turn.
-- ``Established``, ``Stop`` and ``Leave``: others wait for them, and each is sent few times (a rule's epoch cannot go on without
-  the silent peer, and the others are said once).
+- ``Stop`` and ``Leave``: others wait for them, and they are said once.
 
-So a silent peer stores at most ``limit`` messages, one Closed with the Progress held before it, and those few; this rank holds
-two.
+So a silent peer stores at most ``limit`` messages, one Closed with what was held before it, and those few; this rank holds two,
+and the news that it has made in one epoch.
 
 *Why holding cannot deadlock.* A Ready is held only by a rank that is open, hence handling what arrives. Let a peer wait for it:
 the peer is open and lacks the exchange with this rank. It sent its own Ready when it opened, a sign of life at which the held one
@@ -28,7 +29,7 @@ peer takes all that is on the wire, so every hold ends, whatever the protocol ab
 from __future__ import annotations
 
 from consensus.errors import ConfigError
-from consensus.protocol.messages import Closed, Message, Progress, Ready
+from consensus.protocol.messages import Closed, Established, Message, Progress, Ready
 
 
 class Outbox:
@@ -90,6 +91,10 @@ class Outbox:
             self._held = [held for held in self._held if type(held) is not Progress]
             self._held.append(message)
             return []
+        if kind is Established:
+            self._held = [held for held in self._held if not _void(held, message)]
+            self._held.append(message)
+            return []
         if isinstance(message, Closed) and Ready(message.round) in self._held:
             self._held.remove(Ready(message.round))
             return []
@@ -117,3 +122,11 @@ class Outbox:
     def probing(self) -> bool:
         """Whether the last of the messages just released is the one whose arrival the transport should learn of."""
         return self._released == self._limit
+
+
+def _void(held: Message, news: Message) -> bool:
+    """Whether ``news`` make ``held`` say nothing any more: of an earlier epoch, or from before a departure."""
+    if not (isinstance(held, Established) and isinstance(news, Established)):
+        return False
+    same = (held.departed, held.digest) == (news.departed, news.digest)
+    return held.epoch < news.epoch if same else held.departed < news.departed

@@ -14,13 +14,13 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, ClassVar
 
 from consensus.errors import ConfigError, ProtocolError
 from consensus.protocol.commands import Apply, Broadcast, Command, Discard, DropModel, Finish, GiveModel, SendControl, TakeModel
 from consensus.protocol.events import Applied, Control, Event, GradientTaken, ModelGiven, PeerLost, Tick
-from consensus.protocol.messages import Fetch, Leave, Push, Weights
+from consensus.protocol.messages import Fetch, Leave, Push, Weights, foreign
 from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.service import Arrival, Factor, PushMode, ServerRule, ServerView, Update, Verdict
 from consensus.protocol.story import Story
@@ -47,16 +47,19 @@ class Member:
         The rule lets it go on to newer weights than it has been given.
     again : bool
         It is to be given the present weights even if it has had them: its gradient at them was of no use.
+    held_at : float
+        When its last gradient was here.
     pushes : deque of (Push, seconds)
         Announced and not yet here; the first is on its way.
     """
 
-    __slots__ = ("again", "given", "giving", "pushes", "released", "room")
+    __slots__ = ("again", "given", "giving", "held_at", "pushes", "released", "room")
 
     def __init__(self, room: bool) -> None:
         self.room = room
         self.given = 0
         self.giving = self.released = self.again = False
+        self.held_at = 0.0
         self.pushes: deque[tuple[Push, Seconds]] = deque()
 
 
@@ -164,7 +167,11 @@ class ServerEngine:
         out = self._out = []
         self.story.record_pair((now, event))
         if isinstance(event, Control):
-            self._MESSAGES[type(event.message)](self, event.peer, event.message, now)
+            try:
+                take = self._MESSAGES[type(event.message)]
+            except KeyError:
+                raise self._broken(foreign(event.peer, event.message)) from None
+            take(self, event.peer, event.message, now)
         else:
             self._EVENTS[type(event)](self, event, now)
         return out
@@ -225,6 +232,7 @@ class ServerEngine:
         arrival = Arrival(worker, push.version, push.iteration, now, push.loss, square)
         view.kept[worker] = arrival
         view.held.add(worker)
+        self.members[worker].held_at = now
         self._announced[worker] = push, announced
         self._judge(arrival, now)
 
@@ -259,7 +267,7 @@ class ServerEngine:
         backups = tuple([worker for worker in view.workers if worker not in workers]) if self.rule.synchronous else ()
         self.last = RoundRecord(view.version, opened, now, used, backups, verdict.reason)
         self.rule_state = self.rule.applied(view, Update(arrivals, event.square, event.step), self.rule_state, now)
-        self._release(verdict)
+        self._release(verdict.release)
         # Of the gradients that are still kept, and of whom to release: somebody may have left while the update was made.
         self._judge(None, now)
         while self._waiting and self._verdict is None:
@@ -287,7 +295,7 @@ class ServerEngine:
             self.discarded[worker] += 1
             self._out.append(Discard(worker))
         if not verdict.apply:
-            self._release(verdict)
+            self._release(verdict.release)
             return
         self._taken = tuple([view.kept.pop(worker) for worker in verdict.apply])
         self._verdict = verdict
@@ -295,8 +303,8 @@ class ServerEngine:
         scale = sum(self._announced[worker][0].scale for worker in verdict.apply) / len(verdict.apply)
         self._out.append(Apply(tuple(verdict.apply), scale * view.factor(len(verdict.apply), self._began_with)))
 
-    def _release(self, verdict: Verdict) -> None:
-        for worker in verdict.release:
+    def _release(self, workers: Iterable[Rank]) -> None:
+        for worker in workers:
             if worker not in self.view.iterations:
                 continue
             self.view.held.discard(worker)
@@ -331,7 +339,7 @@ class ServerEngine:
             self._finish_if_over()
 
     def _depart(self, who: Rank, now: Seconds, dead: bool) -> None:
-        view, member = self.view, self.members[who]
+        view, member = self.view, self._member(who)
         if dead and who not in self._dead:
             self._dead.add(who)
             member.giving = False
@@ -372,6 +380,13 @@ class ServerEngine:
 
     # -- reporting ------------------------------------------------------------------------------------------------------
 
+    @property
+    def waits_since(self) -> Seconds | None:
+        """Since when some worker has been held; None while all compute, however long that takes, and after the end."""
+        if self.phase is not Phase.OPEN:
+            return None
+        return min((self.members[worker].held_at for worker in self.view.held), default=None)
+
     def _member(self, peer: Rank) -> Member:
         try:
             return self.members[peer]
@@ -384,7 +399,7 @@ class ServerEngine:
         return error
 
     def describe(self, now: Seconds) -> str:
-        """Return, for a server that waits for long: since when, for what, and where each worker stands."""
+        """Return, for a server that waits for long: since when, for what, and of each worker where it is and its last events."""
         view = self.view
         since = f"rank {self.rank} serves version {view.version} for {now - view.updated_at:.1f} s"
         lines = [f"{since}; {self.rule.name}: {self.unmet}"]
@@ -394,12 +409,12 @@ class ServerEngine:
             elif member.pushes:
                 doing = f"pushes its gradient {member.pushes[0][0].iteration}"
             elif worker in view.held:
-                doing = "is held" + (", its gradient kept" if worker in view.kept else "")
+                doing = f"is held for {now - member.held_at:.1f} s" + (", its gradient kept" if worker in view.kept else "")
             elif member.giving:
                 doing = f"is being given version {member.given}"
             else:
                 doing = f"computes, with version {member.given}"
-            lines.append(f"  rank {worker} {doing}")
+            lines += [f"  rank {worker} {doing}", *self.story.tell_about(worker, now)]
         return "\n".join(lines)
 
     _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {

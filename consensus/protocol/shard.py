@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, ClassVar
 
+from consensus.errors import ProtocolError
 from consensus.protocol.commands import Apply, Broadcast, Command, Discard, DropModel, Finish, GiveModel, SendControl, TakeModel
 from consensus.protocol.events import Applied, Control, Event, GradientTaken, LeaveWanted, ModelGiven, ModelTaken, PeerLost, Tick
-from consensus.protocol.messages import Leave, Order, Report, Work
+from consensus.protocol.messages import Leave, Message, Order, Report, Work, foreign
 from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.server import ServerEngine
 from consensus.protocol.story import Story
@@ -66,7 +67,11 @@ class LeadingEngine(ServerEngine):
                 late = message.work == Work.TAKE
                 return [SendControl(event.peer, Order(Work.DISCARD, message.worker, 0.0))] if late else []
             else:
-                whole = self._count(Work(message.work), message.worker, message.square, message.step)
+                try:
+                    work = Work(message.work)
+                except ValueError:
+                    raise self._broken(foreign(event.peer, message)) from None
+                whole = self._count(work, message.worker, message.square, message.step)
         elif isinstance(event, GradientTaken):
             whole = self._count(Work.TAKE, event.peer, event.square, 0.0)
         elif isinstance(event, ModelGiven):
@@ -103,6 +108,15 @@ class LeadingEngine(ServerEngine):
         if work is Work.TAKE:
             return GradientTaken(worker, total)
         return ModelGiven(worker) if work is Work.GIVE else Applied(total, step)
+
+    def describe(self, now: Seconds) -> str:
+        """See :meth:`ServerEngine.describe`; also what some shards have done and others not."""
+        shards = 1 + len(self.followers)
+        lines = [super().describe(now)]
+        for (work, worker), reports in self._reports.items():
+            whom = "" if worker == NOBODY else f" rank {worker}"
+            lines.append(f"  {work.name.lower()}{whom}: done by {len(reports)} of {shards} shards")
+        return "\n".join(lines)
 
     def _ordered(self, commands: Iterable[Command]) -> list[Command]:
         out: list[Command] = []
@@ -192,13 +206,23 @@ class FollowingEngine:
         out = self._out = []
         self.story.record_pair((now, event))
         if isinstance(event, Control):
-            self._MESSAGES[type(event.message)](self, event.peer, event.message)
+            try:
+                take = self._MESSAGES[type(event.message)]
+            except KeyError:
+                raise self._broken(event.peer, event.message) from None
+            take(self, event.peer, event.message)
         else:
             self._EVENTS[type(event)](self, event, now)
         return out
 
+    def _broken(self, peer: Rank, message: Message) -> ProtocolError:
+        return ProtocolError(f"rank {self.rank}, a shard: {foreign(peer, message)}")
+
     def _ordered(self, peer: Rank, message: Order) -> None:
-        work = Work(message.work)
+        try:
+            work = Work(message.work)
+        except ValueError:
+            raise self._broken(peer, message) from None
         if work is Work.USE:
             self._used.append(message.worker)
         elif work is Work.APPLY:
@@ -260,10 +284,20 @@ class FollowingEngine:
     def _nothing(self, event: Event, now: Seconds) -> None:
         """It waits for orders alone."""
 
+    @property
+    def waits_since(self) -> Seconds | None:
+        """None: it does as it is told, and the first shard knows who waits."""
+        return None
+
     def describe(self, now: Seconds) -> str:
-        """Return what it waits for."""
+        """Return what it waits for, and what it moves."""
         waits = f"the goodbyes of {sorted(self._goodbyes)}" if self.phase is Phase.LEFT else f"orders of rank {self.leader}"
-        return f"rank {self.rank}, a shard, waits for {waits}; its last update was {now - self._updated_at:.1f} s ago"
+        lines = [f"rank {self.rank}, a shard, waits for {waits}; its last update was {now - self._updated_at:.1f} s ago"]
+        lines += self.story.tell_about(self.leader, now)
+        for work, worker in sorted(self._moving):
+            moves = "takes the gradient of" if work is Work.TAKE else "gives weights to"
+            lines += [f"  it {moves} rank {worker}", *self.story.tell_about(worker, now)]
+        return "\n".join(lines)
 
     _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {
         GradientTaken: _taken,

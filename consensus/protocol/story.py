@@ -50,6 +50,10 @@ class Story:
         """Return the ``last`` kept events that concern ``peer``, oldest first."""
         return [entry for entry in self._log if getattr(entry[1], "peer", None) == peer][-last:]
 
+    def tell_about(self, peer: Rank, now: Seconds) -> list[str]:
+        """Return the last events that concern ``peer`` as indented lines, oldest first."""
+        return ["    " + line for line in self.tell(now, self.about(peer)).splitlines()]
+
     def tell(self, now: Seconds, entries: list[tuple[Seconds, Event]] | None = None) -> str:
         """Return the log (or some ``entries`` of it) as text, a line an event, oldest first."""
         return "\n".join(f"{now - when:8.3f} s ago  {event!r}" for when, event in (self._log if entries is None else entries))

@@ -57,6 +57,8 @@ def check_engine(engine: NeighbourEngine, commands: Iterable[Command] = ()) -> N
     )
     gone = {edge.peer for edge in edges if edge.gone}
     _require(engine.view.living == set(engine.edges) - gone, engine, "living neighbours and departed ones do not add up")
+    silent = {edge.peer for edge in edges if edge.silent}
+    _require(engine.view.awaited == engine.view.living - silent, engine, "living, awaited and silent ones do not add up")
     if engine.last is not None:
         check_record(engine.rank, engine.last)
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 from consensus.errors import ProtocolError
 from consensus.protocol.commands import Broadcast, Command, Finish, GiveModel, Install, SendControl, StartStep, TakeModel
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelGiven, ModelTaken, PeerLost, StepDone, Tick
-from consensus.protocol.messages import Fetch, Leave, Push, Weights
+from consensus.protocol.messages import Fetch, Leave, Push, Weights, foreign
 from consensus.protocol.rounds import Exchange, Phase, RoundRecord
 from consensus.protocol.service import PushMode
 from consensus.protocol.story import Story
@@ -92,7 +92,11 @@ class WorkerEngine:
         out = self._out = []
         self.story.record_pair((now, event))
         if isinstance(event, Control):
-            self._MESSAGES[type(event.message)](self, event.peer, event.message, now)
+            try:
+                take = self._MESSAGES[type(event.message)]
+            except KeyError:
+                raise self._broken(foreign(event.peer, event.message)) from None
+            take(self, event.peer, event.message, now)
         else:
             self._EVENTS[type(event)](self, event, now)
         return out
@@ -192,19 +196,27 @@ class WorkerEngine:
 
     # -- reporting ------------------------------------------------------------------------------------------------------
 
+    @property
+    def waits_since(self) -> Seconds | None:
+        """When the step was done whose answer it waits for, None if for none."""
+        return self._opened_at if self.phase is Phase.OPEN else None
+
     def _broken(self, what: str) -> ProtocolError:
         error = ProtocolError(f"rank {self.rank}, step {self.round}: {what}")
         error.add_note("last events:\n" + self.story.tell(now=self.story.latest))
         return error
 
     def describe(self, now: Seconds) -> str:
-        """Return, for a worker that waits for long: since when, and for what."""
+        """Return, for a worker that waits for long: since when, for what, and the last events."""
         if self.phase is Phase.LEFT:
             return f"rank {self.rank} has left and waits for the goodbyes of {sorted(self._goodbyes)}"
         told = "its gradient is still leaving" if self._giving else "its gradient has left"
         coming = "none is coming yet" if self._coming is None else f"version {self._coming[0]} is coming"
-        waits = f"rank {self.rank} waits for weights newer than version {self.version} for {now - self._opened_at:.1f} s"
-        return f"{waits}: {told}, {coming}"
+        wanted = f"weights of rank {self.server} newer than version {self.version}"
+        lines = [f"rank {self.rank} waits for {wanted} for {now - self._opened_at:.1f} s: {told}, {coming}"]
+        for peer in self.peers:
+            lines += self.story.tell_about(peer, now)
+        return "\n".join(lines)
 
     _EVENTS: ClassVar[dict[type, Callable[..., None]]] = {
         StepDone: _step_done,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -74,6 +75,8 @@ class EventLog:
         As the engine was told.
     everyone : bool
         As the engine was told.
+    stuck_after : float
+        As the engine was told, seconds.
     """
 
     path: Path
@@ -85,6 +88,7 @@ class EventLog:
     parameters: Mapping[str, Any]
     weights: Weights
     everyone: bool
+    stuck_after: Seconds = math.inf
 
     @property
     def size(self) -> int:
@@ -94,7 +98,7 @@ class EventLog:
     @property
     def setting(self) -> tuple[Any, ...]:
         """What all ranks of a run have in common."""
-        return self.run, self.adjacency, self.rule, self.parameters, self.weights, self.everyone
+        return self.run, self.adjacency, self.rule, self.parameters, self.weights, self.everyone, self.stuck_after
 
     def items(self) -> Iterator[Item]:
         """Read from the beginning, a block at a time; the last item, and no other, is an :class:`Ended`."""

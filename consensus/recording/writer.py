@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import struct
 import zlib
 from os import PathLike
@@ -141,6 +142,7 @@ class EventWriter:
             "parameters": _parameters(engine.rule),
             "weights": weights,
             "everyone": everyone,
+            **({} if engine.stuck_after == math.inf else {"stuck_after": engine.stuck_after}),
         }
         try:
             self._file = self.path.open("wb", buffering=0)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from consensus.errors import ConfigError
 from consensus.protocol.decision import ActiveWeights, Close, Decision, Stay, View
-from consensus.rules.stateless import Stateless
+from consensus.rules.stateless import Stateless, closed_with_all
 from consensus.types import Seconds
 
 
@@ -32,8 +32,8 @@ class Deadline(Stateless):
 
     def decide(self, view: View, state: None, now: Seconds) -> tuple[Decision, None]:
         """Close when time is up or nobody is missing."""
-        if view.living <= view.done.keys():
-            return Close("all living neighbours have exchanged"), state
+        if view.awaited <= view.done.keys():
+            return closed_with_all(view), state
         end = view.opened_at + self.seconds
         if now >= end:
             return Close(f"the deadline of {self.seconds:g} s has passed"), state

@@ -26,6 +26,12 @@ generation. Take a rank whose epoch is the earliest, and an edge that counts for
 open longer (see :mod:`consensus.protocol.neighbour`). If that end is in the same epoch it has seen the same news, so the edge
 counts there too and is announced. If it is in a later one, nobody has sent news of that epoch (the first rank would have
 followed it), and where no edge has been used every edge counts.
+
+*Silent neighbours.* An epoch needs every rank, so one that is stopped would in the end stop all. A rank that has exchanged with
+all neighbours but silent ones therefore closes, and if the epoch lacks an edge to one of these, announces it as if it had been
+used. Everybody enters it like any other, so ranks still agree; what is lost is that the epoch has used that edge. Whether news
+are missing (a rank that was stopped is told of the newest epoch alone, see :mod:`consensus.protocol.outbox`) makes no difference
+to the argument above: the rank that has been open longest has exchanged with all neighbours that are not stopped, and closes.
 """
 
 from __future__ import annotations
@@ -37,6 +43,7 @@ from typing import Any, NamedTuple
 
 from consensus.protocol.decision import Close, Decision, Stay, View
 from consensus.protocol.messages import Established
+from consensus.rules.stateless import closed_with_all
 from consensus.types import Edge, Rank, Round, Seconds
 
 _MASK = (1 << 62) - 1
@@ -151,12 +158,27 @@ class EpochRule(ABC):
         if state.due == view.round:
             return Close("an edge was established elsewhere"), state
         for peer in view.done:
-            edge = (view.rank, peer) if view.rank < peer else (peer, view.rank)
-            if self.count(state.used, edge) is not None:
-                news = Established(state.epoch, len(state.slots), *edge, state.departed, state.digest)
-                return Close(f"established edge {edge} in epoch {news.epoch}", (news,)), self._enter(news.slot, edge, view, state)
-        if view.living <= view.done.keys():
+            announced = self._announce(peer, "established edge {} in epoch {}", view, state)
+            if announced is not None:
+                return announced
+        if view.awaited <= view.done.keys():
             # Nothing is left to wait for. Ours; it spares the wait of a rank that is complete before the threshold, and no edge
             # is used less for it.
-            return Close("all living neighbours have exchanged"), state
+            return self._forgive(view, state)
         return Stay("waits for news of an edge that this epoch has not used"), state
+
+    def _forgive(self, view: View, state: EpochState) -> tuple[Decision, EpochState]:
+        """Close; an edge to a silent neighbour that the epoch would wait for passes as used."""
+        for peer in sorted(view.living - view.awaited):
+            announced = self._announce(peer, "edge {} to a silent rank passes as established in epoch {}", view, state)
+            if announced is not None:
+                return announced
+        return closed_with_all(view), state
+
+    def _announce(self, peer: Rank, reason: str, view: View, state: EpochState) -> tuple[Decision, EpochState] | None:
+        """Close with the news that the edge to ``peer`` is used, if it counts."""
+        edge = (view.rank, peer) if view.rank < peer else (peer, view.rank)
+        if self.count(state.used, edge) is None:
+            return None
+        news = Established(state.epoch, len(state.slots), *edge, state.departed, state.digest)
+        return Close(reason.format(edge, news.epoch), (news,)), self._enter(news.slot, edge, view, state)

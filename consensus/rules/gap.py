@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 from consensus.errors import ConfigError
 from consensus.protocol.decision import ActiveWeights, Close, Decision, Stay, View
 from consensus.protocol.messages import Established
+from consensus.rules.stateless import closed_with_all
 from consensus.topology.backbone import backbone
 from consensus.types import Rank, Seconds
 
@@ -61,13 +62,13 @@ class Gap:
 
     def decide(self, view: View, state: GapState, now: Seconds) -> tuple[Decision, GapState]:
         """Close on a quorum that leaves no backbone edge overdue."""
-        living, done = view.living, view.done
-        if living <= done.keys():
-            return Close("all living neighbours have exchanged"), state
-        quota = min(len(living), self.quorum if self.quorum is not None else (len(living) + 1) // 2)
+        living, awaited, done = view.living, view.awaited, view.done
+        if awaited <= done.keys():
+            return closed_with_all(view), state
+        quota = min(len(awaited), self.quorum if self.quorum is not None else (len(living) + 1) // 2)
         if len(done) < quota:
             return Stay(f"{len(done)} exchanges, {quota} wanted"), state
         for peer in state.spine:
-            if peer not in done and peer in living and view.round - view.last_used[peer] > self.window:
+            if peer not in done and peer in awaited and view.round - view.last_used[peer] > self.window:
                 return Stay(f"backbone edge to {peer} unused for {view.round - view.last_used[peer] - 1} rounds"), state
         return Close(f"{len(done)} exchanges, {quota} wanted, no backbone edge overdue"), state

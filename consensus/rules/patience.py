@@ -73,9 +73,9 @@ class Patience(Gap):
         decision, _ = super().decide(view, GapState(state.spine), now)
         if isinstance(decision, Stay):
             return decision, state
-        living, done = len(view.living), len(view.done)
-        enough = math.floor(self.share * living + 1e-9)
-        if view.done and done < min(living, enough):
+        done = len(view.done)
+        enough = min(len(view.awaited), math.floor(self.share * len(view.living) + 1e-9))
+        if view.done and done < enough:
             until = max(view.done.values()) + self.patience * state.step
             if now < until:
                 return Stay(f"{done} exchanges, {enough} wanted until patience is over", wake_at=until), state

@@ -14,7 +14,7 @@ from consensus.types import Seconds
 
 @dataclass(frozen=True)
 class StaticBackup(Stateless):
-    """Close after max(1, living - b) exchanges.
+    """Close after max(1, living - b) exchanges, or those that can be had where more than b neighbours are silent.
 
     Parameters
     ----------
@@ -39,6 +39,9 @@ class StaticBackup(Stateless):
         done, quota = len(view.done), len(living) - self.b
         if quota < 1:  # a rule is asked several times a round, and max() costs as much as all the rest
             quota = 1
+        awaited = view.awaited
+        if awaited is not living and awaited <= view.done.keys():
+            return Close(f"{done} exchanges, {quota} wanted, the other neighbours are silent"), state
         if done >= quota or (done >= len(living) and living <= view.done.keys()):
             return _close(done, quota), state
         return _stay(done, quota), state

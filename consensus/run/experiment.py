@@ -125,6 +125,7 @@ class _Trained(NamedTuple):
     result: RankResult
     evaluator: Evaluator
     evaluated: list[Evaluated]
+    missed: frozenset[int]
 
 
 def _train(site: _Site, task: Task) -> _Trained:
@@ -170,11 +171,13 @@ def _train(site: _Site, task: Task) -> _Trained:
             loop.keep(recorder)
             seconds = loop.run()
             recorder.end(seconds)
+            missed = frozenset(recorder.missed)
         else:
+            missed = frozenset()
             seconds = loop.run()
         handle.close()
         result = rank_result(handle, ending.tally.own, ending.reason, seconds)
-        return _Trained(result, evaluator or Evaluator(config, task.dataset), watch.finish() if watch is not None else [])
+        return _Trained(result, evaluator or Evaluator(config, task.dataset), watch.finish() if watch is not None else [], missed)
 
 
 def _find(config: RunConfig, resume: str, transport: Transport) -> Found | None:
@@ -238,6 +241,7 @@ def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None,
             approximate=coding.approximate,
             any_kappa=coding.any_kappa,
             stall_warning=config.run.stall_warning,
+            stall_abort=config.run.stall_limit,
             on_message=ending.hear,
         )
         ending.bind(coded)
@@ -253,6 +257,7 @@ def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None,
             learning_rate=config.server.learning_rate.build(),
             servers=config.server.servers,
             stall_warning=config.run.stall_warning,
+            stall_abort=config.run.stall_limit,
             on_message=ending.hear,
         )
         ending.bind(served)
@@ -269,6 +274,8 @@ def _attach(site: _Site, task: Task, ending: Ending, events: EventWriter | None,
         step_scale=exchange.step_scale,
         transport=transport,
         stall_warning=config.run.stall_warning,
+        stall_abort=config.run.stall_limit,
+        stuck_after=config.run.stuck_after,
         on_message=ending.hear,
         recorder=events,
     )
@@ -297,7 +304,10 @@ def _evaluate(site: _Site, trained: _Trained, started: datetime) -> None:
     first = living[0]
     known = {evaluated.mark: evaluated for evaluated in transport.gather(trained.evaluated)[0]}
     end = max(result.ended_at for result in results.values())
+    # A mark at which some rank's disk was full has no mean.
+    missed = frozenset().union(*transport.gather(trained.missed))
     marks = [mark for mark in kept(int(end / every), config.evaluation.marks) if mark * every > site.resumed_at]
+    marks = [mark for mark in marks if mark not in missed]
     missing = [None, *(mark for mark in marks if mark not in known)]
     # Of a rank that died there is no last model, so it counts at none of the marks that are left to evaluate.
     snapshots, own = site.snapshots.among(living), missing[living.index(rank) :: len(living)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import shutil
 import struct
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from consensus.config import RunConfig
-from consensus.errors import ProtocolError
+from consensus.errors import ConsensusError, ProtocolError
 from consensus.run.marks import kept, spacing
 from consensus.transport.base import Bytes
 from consensus.types import Rank, Seconds
@@ -21,6 +22,8 @@ from consensus.types import Rank, Seconds
 _HEADER = struct.Struct("<8s3q")
 _HEADER_BYTES = 64  # a cache line, so that the numbers behind it are aligned
 _MAGIC = b"CSNAP001"
+
+_LOG = logging.getLogger("consensus")
 
 
 class Counts(NamedTuple):
@@ -163,6 +166,11 @@ class Recorder:
         Copies the model: one array of bytes a region.
     counts
         Says what the rank has done.
+
+    Attributes
+    ----------
+    missed : set of int
+        Marks whose model could not be written; the run goes on, and does without an evaluation there.
     """
 
     def __init__(
@@ -180,6 +188,7 @@ class Recorder:
         self._latest = 0
         self._marks: list[int] = []
         self._next_at = every
+        self.missed: set[int] = set()
 
     def resume(self, seconds: Seconds) -> None:
         """Begin only now: marks that have passed are those of an earlier run."""
@@ -202,14 +211,38 @@ class Recorder:
         self._marks = [mark for mark in self._marks if mark % distance == 0]
         fresh = [mark for mark in kept(latest, self._limit) if mark > self._latest]
         if fresh:
-            self._folder.write(fresh[0], self._rank, self._counts(), self._take())
-            for mark in itertools.islice(fresh, 1, None):
-                self._folder.link(fresh[0], self._rank, mark)
-        self._marks += fresh
+            self._keep(fresh)
         self._latest = latest
         self._next_at = (latest + 1) * self._every
 
+    def _keep(self, fresh: Sequence[int]) -> None:
+        try:
+            self._folder.write(fresh[0], self._rank, self._counts(), self._take())
+            self._marks.append(fresh[0])
+            for mark in itertools.islice(fresh, 1, None):
+                self._folder.link(fresh[0], self._rank, mark)
+                self._marks.append(mark)
+        except OSError as error:
+            if not self.missed:
+                _LOG.warning(
+                    "%s: the model of a mark was not kept, the run goes on without an evaluation there: %s",
+                    self._folder.path, error.strerror or error,
+                )  # fmt: skip
+            self.missed.update(set(fresh).difference(self._marks))
+
     def end(self, seconds: Seconds) -> None:
-        """Keep the last model, for itself and for all later marks."""
+        """Keep the last model, for itself and for all later marks.
+
+        Raises
+        ------
+        ConsensusError
+            If it cannot be written.
+        """
         self.look(seconds)
-        self._folder.write(None, self._rank, self._counts(), self._take())
+        try:
+            self._folder.write(None, self._rank, self._counts(), self._take())
+        except OSError as error:
+            raise ConsensusError(
+                f"rank {self._rank} has trained to the end, but cannot keep its last model in {self._folder.path} "
+                f"({error.strerror or error}); make room there, and go on from a checkpoint if there is one: --resume latest"
+            ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -122,6 +123,7 @@ class Freezer:
         neighbours = tuple(sorted(self.adjacency[rank]))
         edges = frozen.edges or (_OUTSIDE,) * len(neighbours)
         engine.rank, engine.rule, engine.phase, engine.story = rank, self.rule, phase, Story(8)
+        engine.stuck_after = engine._suspect_at = math.inf
         engine.edges = {}
         for peer, edge in zip(neighbours, edges, strict=True):
             weight = edge_weight(len(neighbours), len(self.adjacency[peer]))

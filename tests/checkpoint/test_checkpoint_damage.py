@@ -10,7 +10,7 @@ import random
 import resource
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from consensus.checkpoint.file import Header, read_checkpoint, read_header, veri
 from consensus.checkpoint.folder import Moment
 from consensus.checkpoint.store import Store
 from consensus.errors import CheckpointError
+from tests.fuzz import TIMES, corrupted
 
 BEFORE, NEWEST = Moment(1, 1), Moment(1, 2)
 
@@ -82,6 +83,25 @@ def test_any_damage_is_found_and_the_set_before_is_used(
             store.read(NEWEST, rank)
         path.write_bytes(content)
     assert store.newest() == NEWEST
+
+
+def test_checkpoints_manifests_and_headers_at_random(two_sets: Path) -> None:
+    """What is read of a damaged file is what was written, or an error that names it; all sets go through every reader."""
+    refused = 0
+    for path in (two_sets / str(NEWEST) / "rank-00001.ckpt", two_sets / "manifest.json"):
+        content = path.read_bytes()
+        for damaged in corrupted(content, 200 * TIMES, 11):
+            path.write_bytes(damaged)
+            assert Store(two_sets, 0, 2).newest() in (BEFORE, NEWEST)
+            if path.suffix == ".ckpt":
+                for read in (read_checkpoint, read_header, verify):
+                    with suppress(CheckpointError):
+                        read(path)
+                        assert damaged == content or read is read_header
+                        continue
+                    refused += 1
+        path.write_bytes(content)
+    assert refused > 200 * TIMES
 
 
 def test_every_byte_of_the_header_counts(two_sets: Path) -> None:

@@ -511,3 +511,70 @@ def test_many_rounds_of_two_ranks_agree() -> None:
     net = Wire(path(2), build("full"), rounds=20, seed=3).run()
     assert [len(records) for records in net.records] == [20, 20]
     assert all(record.exchanges[0][1] == record.round for record in net.records[0])
+
+
+def silence(**options: Any) -> NeighbourEngine:
+    """Rank 1 of a path of three, in its first round since 1 s; rank 0 has exchanged, rank 2 has not come for 5 s."""
+    e = engine(rank=1, graph=path(3), stuck_after=5.0, **options)
+    assert WakeAt(6.0) in feed(e, StepDone(), now=1.0)
+    feed(e, *says(0, Ready(1)), *exchanged(0, 1, 1), now=1.5)
+    assert e.view.awaited == {0, 2}
+    feed(e, Tick(), now=6.0)
+    return e
+
+
+def test_who_does_not_come_is_waited_for_no_more_until_it_comes() -> None:
+    e = silence(rule=AnyTime())
+    assert (e.view.living, e.view.awaited) == ({0, 2}, {0})
+    assert "edge to 2: idle, it computes; silent, and not waited for" in e.describe(now=6.0)
+    close(e)
+    feed(e, StepDone(), now=7.0)
+    assert e.view.awaited == {0}  # in later rounds, too
+    feed(e, Tick(), now=12.0)
+    assert e.view.awaited == set()
+    out = feed(e, *says(2, Ready(9)), now=13.0)
+    assert out == [SendControl(2, Engage(2, 9))]
+    assert e.view.awaited == {2}
+
+
+def test_it_says_once_without_whom_it_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    e = silence(rule=build("deadline", seconds=100.0))
+    assert e.phase is Phase.COMPUTING
+    feed(e, StepDone(), *says(0, Ready(2)), *exchanged(0, 2, 2), now=7.0)
+    (message,) = caplog.messages
+    assert message.startswith("rank 1, round 1: goes on without ranks [2], which have not come for 5 s")
+
+
+def test_a_silent_rank_that_leaves_or_dies_is_gone() -> None:
+    for events in (says(2, Leave(2)), [PeerLost(2)]):
+        e = silence(rule=AnyTime())
+        feed(e, *events, now=7.0)
+        assert e.view.living == e.view.awaited == {0}
+        assert e.phase is Phase.OPEN
+
+
+def test_an_offer_to_a_silent_rank_is_none() -> None:
+    """Who has said that it is open is not silent: an offer to it cannot be taken back."""
+    e = engine(rank=1, graph=path(3), rule=AnyTime(), stuck_after=5.0)
+    feed(e, StepDone(), *says(2, Ready(1)))
+    feed(e, Tick(), now=6.0)
+    assert e.view.awaited == {2}
+    close(e)
+    assert e.phase is Phase.OPEN
+
+
+@pytest.mark.parametrize("deadline", [2.0, 9.0])
+def test_the_rules_alarm_and_the_engines_are_both_kept(deadline: float) -> None:
+    e = engine(rank=1, graph=path(3), rule=build("deadline", seconds=deadline), stuck_after=5.0)
+    first = min(deadline, 5.0)
+    assert WakeAt(first) in feed(e, StepDone())
+    out = feed(e, Tick(), now=first)
+    assert e.view.awaited == ({0, 2} if deadline < 5.0 else set())
+    assert StartStep(1) in out  # the deadline has passed, or nobody is awaited
+
+
+def test_full_waits_for_silent_ranks(caplog: pytest.LogCaptureFixture) -> None:
+    e = silence()
+    assert e.phase is Phase.OPEN
+    assert caplog.messages == []
+    assert e.unmet == "waits for all neighbours, 1 of 2 missing"

@@ -1,7 +1,8 @@
-"""The outbox hides rounds a silent peer never saw, and nothing else."""
+"""The outbox hides rounds a silent peer never saw and news of epochs that are over, and nothing else."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
@@ -14,7 +15,7 @@ from consensus.protocol.outbox import Outbox
 
 HEARD = "heard"
 NEWS = st.one_of(
-    st.builds(Established, epoch=st.integers(0, 9), i=st.just(0), j=st.just(1), departed=st.just(0), digest=st.just(0)),
+    st.builds(Established, st.integers(0, 9), st.integers(0, 3), st.just(0), st.just(1), st.integers(0, 1), st.just(0)),
     st.builds(Progress, samples=st.integers(0, 9)),
     st.builds(Stop, reason=st.integers(0, 3)),
     st.just(HEARD),
@@ -28,6 +29,8 @@ class Peer:
     ready: int | None = None
     engaged: dict[int, int] = field(default_factory=dict)
     kept: list[Message] = field(default_factory=list)
+    news: list[Established] = field(default_factory=list)
+    """Of the newest epoch, in order; as a rule follows it."""
     samples: int | None = None
 
     def take(self, messages: list[Message]) -> None:
@@ -45,6 +48,12 @@ class Peer:
                     self.engaged.pop(a, None)
                 case Progress(samples=samples):
                     self.samples = samples
+                case Established(epoch=epoch, departed=departed):
+                    newest = max([(news.departed, news.epoch) for news in self.news], default=(0, 0))
+                    if (departed, epoch) > newest:
+                        self.news = []
+                    if (departed, epoch) >= newest:
+                        self.news.append(message)
                 case _:
                     self.kept.append(message)
 
@@ -80,7 +89,7 @@ def test_a_flush_leaves_the_peer_as_without_an_outbox(script: list[Message | str
         if direct.ready is None:
             assert behind.ready is None, "the wire shows an open round that has closed"
         assert behind.engaged == direct.engaged, "an engagement or its withdrawal was held"
-        assert behind.kept == direct.kept, "news were held"
+        assert behind.kept == direct.kept, "what others wait for was held"
     behind.take(box.heard())
     assert behind == direct
 
@@ -91,10 +100,23 @@ def test_a_silent_peer_stores_the_limit_and_what_may_not_be_held(script: list[Me
     for item in script:
         if not isinstance(item, str):
             wire += box.push(item)
-    written_through = sum(isinstance(item, (Engage, Established, Stop, Leave)) for item in script)
-    # Beyond the limit: the Closed of a Ready that was within it, and a Progress held before that.
-    assert len(wire) <= limit + 2 + 4 * written_through
-    assert len(box.heard()) <= 2
+    written_through = sum(isinstance(item, (Engage, Stop, Leave)) for item in script)
+    epochs = Counter((item.departed, item.epoch) for item in script if isinstance(item, Established))
+    news = max(epochs.values(), default=0)
+    # Beyond the limit: the Closed of a Ready that was within it, and what was held before that.
+    assert len(wire) <= limit + 2 + news + (4 + news) * written_through
+    assert len(box.heard()) <= 2 + news
+
+
+def test_a_rank_that_is_stopped_for_a_whole_run_stores_no_more_than_the_limit() -> None:
+    box = Outbox()
+    wire = []
+    for epoch in range(1000):
+        for slot in range(7):
+            for message in (Ready(7 * epoch + slot + 1), Established(epoch, slot, 0, 1, 0, 0), Closed(7 * epoch + slot + 1, 1)):
+                wire += box.push(message)
+    assert len(wire) == 33
+    assert box.heard() == [Established(999, slot, 0, 1, 0, 0) for slot in range(7)]
 
 
 @given(conversations(), st.integers(1, 6))

@@ -537,19 +537,36 @@ def test_it_tells_where_each_worker_stands() -> None:
     told = desk.engine.describe(desk.now + 2.5).splitlines()
     assert told[0].startswith("rank 0 serves version 1 for ")
     assert told[0].endswith("s; bsp: 1 of 4 gradients, 4 wanted")
-    assert told[1:] == [
+    assert [line for line in told[1:] if not line.startswith("    ")] == [
         "  rank 1 pushes its gradient 2",
-        "  rank 2 is held, its gradient kept",
+        "  rank 2 is held for 3.5 s, its gradient kept",
         "  rank 3 computes, with version 1",
         "  rank 4 is being given version 1",
         "  rank 5 has left",
     ]
+    assert "GradientTaken(peer=2" in told[told.index("  rank 3 computes, with version 1") - 1]
 
 
 def test_a_held_one_without_a_gradient() -> None:
     desk = Desk("ssp", n=2, push="pull", s=0)
     desk.pushes_whole(1, 0)
-    assert "\n  rank 1 is held\n" in desk.engine.describe(desk.now)
+    assert "\n  rank 1 is held for 1.0 s\n" in desk.engine.describe(desk.now)
+
+
+@pytest.mark.parametrize(("rule", "push"), [("bsp", "wait"), ("ssp", "pull"), ("asp", "pull")])
+def test_it_waits_only_while_somebody_waits_for_it(rule: str, push: PushMode) -> None:
+    desk = Desk(rule, n=2, push=push, **({"s": 0} if rule == "ssp" else {}))
+    desk.now += 1000.0
+    assert desk.engine.waits_since is None  # both compute
+    desk.pushes_whole(1, 0)
+    since = desk.now - (rule == "ssp")  # which has made an update meanwhile
+    desk.now += 1000.0
+    assert desk.engine.waits_since == (None if rule == "asp" else since)
+    desk.pushes_whole(2, 0)
+    assert desk.engine.waits_since is None
+    desk.leaves(1)
+    desk.leaves(2)
+    assert desk.engine.waits_since is None
 
 
 # -- what does not go together ----------------------------------------------------------------------------------------------

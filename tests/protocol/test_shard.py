@@ -79,6 +79,7 @@ def test_another_does_as_it_is_told() -> None:
     assert engine.last is not None
     assert (engine.round, engine.last.opened_at, engine.last.closed_at) == (1, 0.5, 5.0)
     assert engine.handle(Control(0, Order(Work.GIVE, 2, 0.0)), 6.0) == [GiveModel(2)]
+    assert "\n  it gives weights to rank 2\n       4.000 s ago  GradientTaken(peer=2, square=7.0)" in engine.describe(6.0)
     assert engine.handle(ModelGiven(2), 7.0) == [SendControl(0, Report(Work.GIVE, 2, 0.0, 0.0))]
     assert engine.handle(Control(0, Order(Work.DISCARD, 3, 0.0)), 8.0) == [Discard(3)]
     assert "a shard, waits for orders of rank 0; its last update was 4.0 s ago" in engine.describe(9.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -41,11 +42,14 @@ class AnyOrder(RuleBasedStateMachine):
         density=st.sampled_from([0.0, 0.3, 0.7, 1.0]),
         configuration=st.sampled_from(CONFIGURATIONS),
         rounds=st.lists(st.integers(0, 4), min_size=8, max_size=8),
+        stuck_after=st.sampled_from([math.inf, 0.005, 0.05]),
     )
-    def begin(self, n: int, seed: int, density: float, configuration: tuple[Any, str], rounds: list[int]) -> None:
+    def begin(
+        self, n: int, seed: int, density: float, configuration: tuple[Any, str], rounds: list[int], stuck_after: float
+    ) -> None:
         wait_rule, weights = configuration
         graph = connected(n, seed, density)
-        self.net = Shuffle(graph, wait_rule, rounds=rounds[:n], seed=seed, weights=weights)
+        self.net = Shuffle(graph, wait_rule, rounds=rounds[:n], seed=seed, weights=weights, stuck_after=stuck_after)
 
     def busy(self) -> bool:
         return bool(self.net.pending)

@@ -280,9 +280,13 @@ def test_after_it_left_no_weights_make_it_go_on() -> None:
 def test_it_tells_what_it_waits_for() -> None:
     bench = Bench()
     bench.feed(StepDone())
-    waits = "rank 2 waits for weights newer than version 0 for 3.0 s"
+    waits = "rank 2 waits for weights of rank 0 newer than version 0 for 3.0 s"
     assert bench.engine.describe(4.0) == f"{waits}: its gradient is still leaving, none is coming yet"
     bench.feed(ModelGiven(SERVER), Control(SERVER, Weights(1)))
-    assert bench.engine.describe(4.0) == f"{waits}: its gradient has left, version 1 is coming"
+    assert bench.engine.describe(4.0).splitlines() == [
+        f"{waits}: its gradient has left, version 1 is coming",
+        "       2.000 s ago  ModelGiven(peer=0)",
+        "       1.000 s ago  Control(peer=0, message=Weights(version=1))",
+    ]
     bench.feed(LeaveWanted())
     assert bench.engine.describe(9.0) == "rank 2 has left and waits for the goodbyes of [0, 1]"

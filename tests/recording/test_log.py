@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,13 @@ def test_what_is_written_is_read(short: Path) -> None:
     assert isinstance(entry, Entry)
     assert entry[:4] == (2.0, StepDone(), ("SendControl(Ready)",) * 2, None)
     assert ended == Ended(Ending.COMPLETE, "")
+
+
+def test_when_neighbours_count_as_silent_is_kept(path: Path) -> None:
+    for seconds in (2.5, math.inf):
+        with EventWriter(path) as writer:
+            writer.begin(NeighbourEngine(0, PAIR, build("gap"), stuck_after=seconds))
+        assert read_log(path).stuck_after == seconds
 
 
 def test_what_comes_after_the_end_is_not_recorded(path: Path) -> None:

@@ -38,23 +38,27 @@ def everybody(view: View) -> bool:
     return view.living <= view.done.keys()
 
 
+def all_awaited(view: View) -> bool:
+    return view.awaited <= view.done.keys()
+
+
 def news(rule: Any, view: View, heard: list[Established], now: float) -> bool:
-    return bool(heard) or everybody(view)
+    return bool(heard) or all_awaited(view)
 
 
 def gap(rule: Any, view: View, heard: list[Established], now: float) -> bool:
     quorum = rule.quorum if rule.quorum is not None else -(-len(view.living) // 2)
-    return everybody(view) or len(view.done) >= min(quorum, len(view.living))
+    return all_awaited(view) or len(view.done) >= min(quorum, len(view.awaited))
 
 
 ALLOWED: dict[str, Callable[[Any, View, list[Established], float], bool]] = {
     "full": lambda rule, view, heard, now: everybody(view),
-    "static_backup": lambda rule, view, heard, now: everybody(view) or len(view.done) >= max(1, len(view.living) - rule.b),
+    "static_backup": lambda rule, view, heard, now: all_awaited(view) or len(view.done) >= max(1, len(view.living) - rule.b),
     "dtur": news,
     "pathsearch": news,
     "gap": gap,
     "patience": gap,
-    "deadline": lambda rule, view, heard, now: everybody(view) or now >= view.opened_at + rule.seconds,
+    "deadline": lambda rule, view, heard, now: all_awaited(view) or now >= view.opened_at + rule.seconds,
     "run_free": lambda rule, view, heard, now: True,
 }
 """When a round may close, judged by the view alone."""
@@ -75,6 +79,9 @@ every_rule = pytest.mark.parametrize(("name", "parameters", "weights"), CASES)
 def wire(name: str, parameters: dict[str, Any], weights: str, graph: dict[int, list[int]], **options: Any) -> Wire:
     """A network whose rules are watched: pure, picklable, with reasons, never too early."""
     return Wire(graph, lambda: Audited(build(name, **parameters), ALLOWED[name]), weights=weights, **options)
+
+
+partial_rule = pytest.mark.parametrize(("name", "parameters", "weights"), [case for case in CASES if case[0] != "full"])
 
 
 def test_every_rule_is_in_the_table() -> None:
@@ -146,6 +153,44 @@ def test_messages_as_slow_as_steps(name: str, parameters: dict[str, Any], weight
 @every_rule
 def test_everything_takes_the_same_time(name: str, parameters: dict[str, Any], weights: str) -> None:
     wire(name, parameters, weights, ring(6), rounds=6, compute=lambda rank, r: 1.0, delay=lambda r: 0.01).run()
+
+
+STOPPED = 1e6
+
+
+def with_a_stopped_rank(name: str, parameters: dict[str, Any], weights: str, graph: dict[int, list[int]]) -> Wire:
+    """The last rank stops in its first step, for longer than anything lasts."""
+    last = len(graph) - 1
+    return wire(
+        name,
+        parameters,
+        weights,
+        graph,
+        rounds=[30] * last + [1],
+        compute=lambda rank, r: STOPPED if rank == last else r.uniform(0.5, 1.5),
+        stuck_after=20.0,
+    )
+
+
+@partial_rule
+@pytest.mark.parametrize("graph", ["ring", "star", "path", "complete", "random"])
+def test_a_stopped_rank_hurts_nobody(name: str, parameters: dict[str, Any], weights: str, graph: str) -> None:
+    net = with_a_stopped_rank(name, parameters, weights, GRAPHS[graph]).run()
+    assert max(record.closed_at for records in net.records[:-1] for record in records) < 30 * 1.5 * 7 + 3 * 20
+    assert [len(records) for records in net.records] == [30] * (len(net.records) - 1) + [1]
+
+
+def test_full_waits_for_a_stopped_rank_all_the_same() -> None:
+    net = with_a_stopped_rank("full", {}, "static", path(3)).run()
+    assert net.records[1][0].closed_at > STOPPED
+    assert {record.backups for record in net.records[1][:1]} == {()}
+
+
+@partial_rule
+@pytest.mark.parametrize("seed", range(3))
+def test_suspicion_without_a_cause(name: str, parameters: dict[str, Any], weights: str, seed: int) -> None:
+    rounds = [random.Random(seed).randint(3, 12) for _ in range(6)]
+    wire(name, parameters, weights, connected(6, seed), rounds=rounds, seed=seed, stuck_after=0.2, deaths={seed: 4.0}).run()
 
 
 @every_rule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from typing import Any
 
 import pytest
 from support.wire import Wire, complete, connected, path, ring, star
@@ -56,6 +57,37 @@ def test_when_a_round_closes(name: str, parameters: dict[str, int], living: set[
     decision, _ = rule.decide(seen, rule.start(seen), 1.0)
     assert isinstance(decision, Close if closes else Stay)
     assert decision.announce == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "awaited", "done", "closes"),
+    [
+        ("full", {}, {1}, {1}, False),
+        ("static_backup", {"b": 1}, {1, 2, 3}, {1, 2}, False),  # silent ones are among the b
+        ("static_backup", {"b": 1}, {1, 2}, {1}, False),
+        ("static_backup", {"b": 1}, {1, 2}, {1, 2}, True),
+        ("static_backup", {"b": 1}, set(), set(), True),
+        ("gap", {"quorum": 3}, {1, 2}, {1}, False),
+        ("gap", {"quorum": 3}, {1, 2}, {1, 2}, True),
+        ("gap", {"quorum": 1, "window": 1}, {1, 2}, {1}, False),  # 2 is overdue, and so are those that are silent
+        ("gap", {"quorum": 1, "window": 1}, {1}, {1}, True),
+        ("patience", {"quorum": 1, "patience": 100.0, "share": 1.0}, {1, 2}, {1}, False),
+        ("patience", {"quorum": 1, "patience": 100.0, "share": 1.0}, {1, 2}, {1, 2}, True),
+        ("deadline", {"seconds": 5.0}, {1}, {1}, True),
+        ("deadline", {"seconds": 5.0}, {1, 2}, {1}, False),
+    ],
+)
+def test_when_a_round_closes_with_silent_neighbours(
+    name: str, parameters: dict[str, Any], awaited: set[int], done: set[int], closes: bool
+) -> None:
+    rule = build(name, **parameters)
+    seen = view(set(ALL), done, round=5)
+    state = rule.start(seen)
+    if name == "patience":
+        state = state._replace(step=1.0, seen=5)
+    seen.awaited = awaited
+    decision, _ = rule.decide(seen, state, 1.0)
+    assert isinstance(decision, Close if closes else Stay)
 
 
 def test_full_says_how_many_are_missing() -> None:

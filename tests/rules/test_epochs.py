@@ -358,3 +358,44 @@ def test_epochs_go_on_after_departures(name: str, seed: int) -> None:
             else:
                 index = {rank: k for k, rank in enumerate(part)}
                 assert joined(len(part), {(index[i], index[j]) for i, j in used}) == 1
+
+
+def stopped(graph: Adjacency, rank: int, name: str, seed: int) -> Watched:
+    """``rank`` stops in its first step; the others make 40 rounds."""
+    rounds = [1 if i == rank else 40 for i in graph]
+    return Watched(
+        graph,
+        build(name),
+        rounds=rounds,
+        seed=seed,
+        compute=lambda i, r: 1e6 if i == rank else r.uniform(0.5, 1.5),
+        delay=lambda r: 0.001,
+        stuck_after=10.0,
+    )
+
+
+@both
+@on_graphs
+@pytest.mark.parametrize("seed", range(3))
+def test_epochs_go_on_without_a_stopped_rank_and_pass_no_other_edge(name: str, graph: str, seed: int) -> None:
+    adjacency = GRAPHS[graph]
+    victim = seed % len(adjacency)
+    net = stopped(adjacency, victim, name, seed).run()
+    while_stopped = [entry for entry in net.backed if victim not in (entry[0],)]
+    assert max(news.epoch for _, news, _ in while_stopped) >= 2
+    for rank, news, done in while_stopped:
+        (other,) = {news.i, news.j} - {rank}
+        assert (other in done) or other == victim
+
+
+@both
+def test_an_edge_to_a_silent_rank_passes_when_nothing_else_is_awaited(name: str) -> None:
+    rule, seen = build(name), view(path(4), 1, done=(0,))
+    state = rule.start(seen)
+    state = rule.hear(Established(0, 0, 0, 1, 0, 0), seen, state)._replace(due=0)
+    assert isinstance(rule.decide(seen, state, 0.0)[0], Stay)
+    seen.awaited = {0}
+    decision, after = rule.decide(seen, state, 0.0)
+    assert decision == Close("edge (1, 2) to a silent rank passes as established in epoch 0", (Established(0, 1, 1, 2, 0, 0),))
+    again, _ = rule.decide(seen, after._replace(due=0), 0.0)
+    assert again == Close("all neighbours have exchanged but those that are silent")

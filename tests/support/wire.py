@@ -66,6 +66,7 @@ class Network:
         weights: Any = "static",
         everyone: bool = True,
         engine: type[NeighbourEngine] = NeighbourEngine,
+        stuck_after: float = math.inf,
     ) -> None:
         n = len(adjacency)
         self.n = n
@@ -75,7 +76,8 @@ class Network:
         self.everyone = everyone
         self.now = 0.0
         rules = [rule() if callable(rule) else rule for _ in range(n)]
-        self.engines = [engine(i, adjacency, rules[i], weights=weights, everyone=everyone) for i in range(n)]
+        options: dict[str, Any] = {"weights": weights, "everyone": everyone, "stuck_after": stuck_after}
+        self.engines = [engine(i, adjacency, rules[i], **options) for i in range(n)]
         self.dead: set[int] = set()
         self.models = [[self.random.gauss(0, 1) for _ in range(DIMENSION)] for _ in range(n)]
         self.given = [list(model) for model in self.models]

@@ -1,0 +1,98 @@
+"""Runs whose disk is full for a while, really: the kernel takes no byte more. Training goes on, and what is there stays."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from consensus.checkpoint.folder import Moment
+from consensus.checkpoint.store import Store
+from consensus.errors import ConsensusError
+from consensus.run import experiment
+from consensus.run.checkpoints import FOLDER
+from consensus.run.results import read_metrics
+from consensus.run.snapshots import Counts, Recorder, SnapshotFolder
+from consensus.transport import loopback
+from tests.experiments import small, summary_of
+
+FULL_FROM, FULL_UNTIL = 5, 11
+"""Rounds; a set is due every three."""
+
+
+@pytest.fixture(autouse=True)
+def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Room again in any case; and no pictures, which take long."""
+    monkeypatch.setattr(experiment, "draw_curves", lambda runs, path: path.touch())
+    ignored, before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
+
+
+def take(limit: int) -> None:
+    """Let no file of this process grow beyond ``limit`` bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+class Filling:
+    """Rank 0's transport, which fills the disk in one round and makes room in another; it looks what is left of checkpoints."""
+
+    def __init__(self, transport: Any, out: Path) -> None:
+        self._transport, self._out = transport, out
+        self.seen: list[Moment | None] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def swap(self, peer: int, round: int, peer_round: int) -> None:
+        if self._transport.rank == 0 and round == FULL_FROM:
+            take(0)
+        if self._transport.rank == 0 and round == FULL_UNTIL:
+            (folder,) = self._out.glob("*/" + FOLDER)
+            self.seen.append(Store(folder, 0, 2).newest())
+            take(resource.RLIM_INFINITY)
+        self._transport.swap(peer, round, peer_round)
+
+
+def run(out: Path) -> tuple[Path, list[Moment | None]]:
+    """A run of two ranks, and what it had of checkpoints while the disk was full."""
+    settings = small(out, "rounds = 14", rule={"name": "full"}, checkpoint={"every": "3 rounds"}, evaluation={"every": 0.002})
+
+    def body(transport: Any) -> tuple[Path, list[Moment | None]]:
+        filling = Filling(transport, out)
+        return experiment.run(settings, filling), filling.seen
+
+    results = loopback.run(2, body)
+    return results[0]
+
+
+def test_training_goes_on_with_a_word_for_each_thing_that_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "consensus"):
+        folder, seen = run(tmp_path)
+    assert seen == [Moment(1, 1)]  # the old set, whole, while the disk was full
+    assert summary_of(folder)["rounds"] == [14, 14]
+    store = Store(folder / FOLDER, 0, 2)
+    assert store.newest() is not None
+    assert store.read(store.newest(), 1)["steps"] == 14  # type: ignore[arg-type]
+    for rank in (0, 1):
+        told = [message for message in caplog.messages if "no checkpoint was written" in message]
+        assert sum(f"rank-{rank:05d}" in message for message in told) == 1
+    assert sum("was not kept, the run goes on" in message for message in caplog.messages) == 2
+    assert {line.accuracy >= 0 for line in read_metrics(folder)} == {True}
+
+
+def test_a_disk_that_is_full_at_the_end_is_named(tmp_path: Path) -> None:
+    recorder = Recorder(SnapshotFolder(tmp_path, 1), 0, 1.0, 8, lambda: [np.zeros(100, np.uint8)], lambda: Counts(0, 0, 0))
+    recorder.look(1.5)
+    take(0)
+    recorder.look(3.5)
+    assert recorder.missed == {2, 3}
+    with pytest.raises(ConsensusError, match="rank 0 has trained to the end, but cannot keep its last model"):
+        recorder.end(3.5)
