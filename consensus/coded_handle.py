@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -197,6 +197,26 @@ class MasterHandle(CodedHandle):
         )
 
     @property
+    def lost(self) -> frozenset[Rank]:
+        """Those of the ranks that send to the master that have died."""
+        return self.engine.lost
+
+    @property
+    def progress(self) -> Round:
+        """Updates made, of an earlier life too."""
+        return self.engine.round
+
+    def engine_state(self) -> dict[str, Any]:
+        """See :meth:`consensus.protocol.server.ServerEngine.state`."""
+        return {**self.engine.state(), "worst_residual": self.worst_residual}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`ServedHandle.resume`."""
+        self.engine.resume(state)
+        self._parcel.resume()
+        self._parcel.worst_residual = state["worst_residual"]
+
+    @property
     def worst_residual(self) -> float:
         """How far from exact a decoded gradient was at most, 0 to rounding."""
         return self._parcel.worst_residual
@@ -262,14 +282,20 @@ class RelayHandle(CodedHandle):
         own, layer = self.layout.workers[edge], code.edges[edge]
         rule = self._rule(layer, own.start, approximate)
         self.engine = RelayEngine(transport.rank, MASTER, own, rule, size=transport.size, push=push, now=transport.now())
+        self._parcel = RelayModel(flat, payload, layer, own.start, approximate)
         self._driver = Driver(
             self.engine,
             transport,
-            RelayModel(flat, payload, layer, own.start, approximate),
+            self._parcel,
             stall_warning=stall_warning,
             on_message=on_message,
             on_round=self._count_round,
         )
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`ServedHandle.resume`."""
+        self.engine.resume(state)
+        self._parcel.resume()
 
     def _train(
         self, part_loss: PartLoss, steps: Round | None, until: Callable[[], bool] | None, on_update: OnUpdate | None
@@ -319,6 +345,10 @@ class CodedWorkerHandle(CodedHandle):
             on_round=self._count_round,
             interrupted=lambda: self.engine.interrupted,
         )
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`ServedHandle.resume`."""
+        self.engine.resume(state)
 
     def _train(
         self, part_loss: PartLoss, steps: Round | None, until: Callable[[], bool] | None, on_update: OnUpdate | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -22,7 +22,7 @@ from consensus.protocol.worker import WorkerEngine
 from consensus.pushed import PushedModel
 from consensus.served import ServedModel
 from consensus.transport.base import Transport
-from consensus.types import Rank, Seconds
+from consensus.types import Rank, Round, Seconds
 
 
 class ServedHandle(Handle):
@@ -37,6 +37,16 @@ class ServedHandle(Handle):
     @abstractmethod
     def send_all(self, message: Message) -> None:
         """Send an application message to every other rank, as long as there is a session."""
+
+    @abstractmethod
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint: model and optimizer have been put back, and nothing has been served, pushed or trained yet.
+
+        Parameters
+        ----------
+        state : mapping
+            What :meth:`engine_state` gave at the rank that decides, for all ranks alike.
+        """
 
     def _agree(self) -> None:
         # Who lives is known after a collective call. Another rank's model would do for the transport, and be wrong.
@@ -92,10 +102,11 @@ class ServerHandle(ServedHandle):
         else:
             self.engine = LeadingEngine(rank, workers, rule, followers=others, push=push, factor=factor, now=now)
         self._serving = True
+        self._parcel = ServedModel(flat, optimizer, servers, rank)
         self._driver = Driver(
             self.engine,
             transport,
-            ServedModel(flat, optimizer, servers, rank),
+            self._parcel,
             stall_warning=stall_warning,
             on_message=on_message,
             on_round=self._count_round,
@@ -105,6 +116,25 @@ class ServerHandle(ServedHandle):
     def decides(self) -> ServerEngine | None:
         """The engine that decides, if it is here."""
         return self.engine if isinstance(self.engine, ServerEngine) else None
+
+    @property
+    def lost(self) -> frozenset[Rank]:
+        """The workers that have died."""
+        return self.engine.lost
+
+    @property
+    def progress(self) -> Round:
+        """Updates made, of an earlier life too."""
+        return self.engine.round
+
+    def engine_state(self) -> dict[str, Any]:
+        """See :meth:`consensus.protocol.server.ServerEngine.state`."""
+        return self.engine.state()
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`ServedHandle.resume`."""
+        self.engine.resume(state)
+        self._parcel.resume()
 
     def serve(self, look: Callable[[], None] | None = None) -> None:
         """Serve until all workers have left.
@@ -200,6 +230,15 @@ class WorkerHandle(ServedHandle):
             on_round=self._count_round,
             interrupted=(lambda: self.engine.interrupted) if push == "interrupt" else None,
         )
+
+    @property
+    def progress(self) -> Round:
+        """The version of the weights that it has."""
+        return self.engine.version
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`ServedHandle.resume`."""
+        self.engine.resume(state)
 
     def send_all(self, message: Message) -> None:
         """See :meth:`ServedHandle.send_all`."""

@@ -9,8 +9,8 @@ Deaths of other workers are nothing to it. With a server the model dies, or a sh
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from consensus.errors import ProtocolError
 from consensus.protocol.commands import Broadcast, Command, Finish, GiveModel, Install, SendControl, StartStep, TakeModel
@@ -80,6 +80,10 @@ class WorkerEngine:
     def interrupted(self) -> bool:
         """Whether the step under way will be dropped: newer weights are here."""
         return self.push == "interrupt" and self.phase is Phase.COMPUTING and self._here is not None
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on with the weights of the version that the server has (:meth:`consensus.protocol.server.ServerEngine.state`)."""
+        self.version = state["version"]
 
     def handle(self, event: Event, now: Seconds) -> list[Command]:
         """Take one event and return what to do, in order, before the next event is handled.
