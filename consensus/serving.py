@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from consensus.bundle import Bundle, share
 from consensus.driver import Driver
-from consensus.errors import ConfigError, ProtocolError
+from consensus.errors import ConfigError, DeadRanks
 from consensus.flat import FlatModel
 from consensus.handle import Handle
 from consensus.protocol.messages import Message
@@ -53,9 +53,9 @@ class ServedHandle(Handle):
         self.transport.gather(None)
         dead = [server for server in range(self.servers) if server not in self.transport.members]
         if dead:
-            raise ProtocolError(
+            raise DeadRanks(
                 f"rank {self.rank} cannot have the model that counts: it, or a share of it, was at ranks {dead}, which have "
-                "died; start again"
+                "died; start again, from a checkpoint if there is one"
             )
         # What is exchanged and no more: the server's counters and local buffers have seen no batch, and are nobody's.
         state = Bundle(self.flat)
@@ -146,7 +146,7 @@ class ServerHandle(ServedHandle):
 
         Raises
         ------
-        ProtocolError
+        DeadRanks
             If all workers have died, or another server.
         """
         self.engine.begin(self.transport.now())
@@ -154,9 +154,9 @@ class ServerHandle(ServedHandle):
         self._serving = False
         decides = self.decides
         if decides is not None and decides.deserted:
-            raise ProtocolError(
+            raise DeadRanks(
                 f"rank {self.rank} serves nobody any more: all workers, ranks {list(decides.members)}, have died, "
-                f"after {decides.round} updates; start again"
+                f"after {decides.round} updates; start again, from a checkpoint if there is one"
             )
 
     def send_all(self, message: Message) -> None:

@@ -199,7 +199,7 @@ class FollowingEngine:
 
         Raises
         ------
-        ProtocolError
+        DeadRanks
             If another shard has died.
         """
         out = self._out = []

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from consensus.errors import ProtocolError
+from consensus.errors import DeadRanks, ProtocolError
 from consensus.protocol.commands import Broadcast, Command, Finish, GiveModel, Install, SendControl, StartStep, TakeModel
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelGiven, ModelTaken, PeerLost, StepDone, Tick
 from consensus.protocol.messages import Fetch, Leave, Push, Weights
@@ -22,10 +22,11 @@ from consensus.protocol.story import Story
 from consensus.types import Rank, Seconds
 
 
-def bereft(rank: Rank, who: Rank, what: str) -> ProtocolError:
+def bereft(rank: Rank, who: Rank, what: str) -> DeadRanks:
     """Return the error with which ``rank`` ends when ``who`` has died, ``what`` it was that nobody else can be."""
-    return ProtocolError(
-        f"rank {rank} cannot go on: rank {who}, {what}, has died, which had the model that counts, or a share of it; start again"
+    return DeadRanks(
+        f"rank {rank} cannot go on: rank {who}, {what}, has died, which had the model that counts, or a share of it; "
+        "start again, from a checkpoint if there is one"
     )
 
 
@@ -91,7 +92,9 @@ class WorkerEngine:
         Raises
         ------
         ProtocolError
-            If the event cannot happen in this state, or a server has died.
+            If the event cannot happen in this state.
+        DeadRanks
+            If a server has died.
         """
         out = self._out = []
         self.story.record_pair((now, event))

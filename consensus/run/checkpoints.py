@@ -144,8 +144,8 @@ def find(config: RunConfig, name: str) -> Found | None:
     if there.kind != here.kind:
         raise ConfigError(
             f"--resume {name}: {found.run} was a run with {_KINDS[there.kind]} (rule {there.rule.name!r}), and one with "
-            f"{_KINDS[here.kind]} (rule {here.rule.name!r}) cannot go on from its checkpoints; take a rule of the same kind, as in "
-            f"--set rule.name={there.rule.name}, or begin anew without --resume"
+            f"{_KINDS[here.kind]} (rule {here.rule.name!r}) cannot go on from its checkpoints; take a rule of the same kind, as "
+            f"in --set rule.name={there.rule.name}, or begin anew without --resume"
         )
     return found
 
@@ -159,7 +159,7 @@ def _newest(run: Path) -> Found | None:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be read ({error.strerror or error}), but it says what the checkpoints of this run are of; put it back"
+            f"{path}: cannot be read ({error.strerror or error}), but it says what the checkpoints are of; put it back"
         ) from error
     return Found(run, moment, run_files.loads(text, str(path)))
 

@@ -18,13 +18,13 @@ import torch
 from consensus.coded_handle import CodedHandle, MasterHandle, attach_coded
 from consensus.config import RunConfig
 from consensus.config.schema import ALLREDUCE
-from consensus.errors import ConsensusError
+from consensus.errors import CodingError, ConsensusError, DeadRanks
 from consensus.handle import Handle
 from consensus.neighbours import NeighbourHandle
 from consensus.optim import attach, attach_served
 from consensus.recording.folder import file_name
 from consensus.recording.writer import MIB, EventWriter
-from consensus.run.checkpoints import Checkpoints, Found, find
+from consensus.run.checkpoints import Checkpoints, Found, find, way_on
 from consensus.run.coded_course import CodedCourse
 from consensus.run.curves import draw_curves
 from consensus.run.ending import EndByMaster, EndByMessage, EndByVote, Ending
@@ -75,6 +75,11 @@ def run(config: RunConfig, transport: Transport, *, report: Report | None = None
         If the run cannot be started as it is written.
     NonFiniteLoss
         If a loss becomes NaN or infinite and ``run.on_nan`` is "stop".
+    DeadRanks
+        If ranks have died without whom the others cannot go on, such as a parameter server; the message says from which
+        checkpoint another run can.
+    CodingError
+        Likewise if too few ranks are left to decode gradients.
     """
     config.check(transport.size)
     if config.codes:
@@ -90,6 +95,12 @@ def run(config: RunConfig, transport: Transport, *, report: Report | None = None
             trained = _train(site, task)
             _evaluate(site, trained, started)
             return site.folder
+    except (DeadRanks, CodingError) as error:
+        # Too many have died, and the run cannot go on by itself.
+        further = "" if site.handle is None else f". {way_on(config, site.folder)}"
+        told = type(error)(f"{error}{further}")
+        told.add_note(site.where)
+        raise told from error
     except BaseException as error:
         error.add_note(site.where)
         raise
@@ -292,6 +303,8 @@ def _evaluate(site: _Site, trained: _Trained, started: datetime) -> None:
     results = dict(transport.gather((rank, trained.result)))
     living = sorted(results)
     first = living[0]
+    if not any(holder in results for holder in range(config.holders(transport.size))):
+        raise DeadRanks(f"rank {rank} cannot evaluate the model: rank 0, which had it, died when training was over")
     known = {evaluated.mark: evaluated for evaluated in transport.gather(trained.evaluated)[0]}
     end = max(result.ended_at for result in results.values())
     marks = [mark for mark in kept(int(end / every), config.evaluation.marks) if mark * every > site.resumed_at]

@@ -67,9 +67,9 @@ class Position:
 def take_up(found: Found, config: RunConfig, task: Task, transport: Transport) -> Position:
     """Where this rank goes on. Collective; before the ranks start alike.
 
-    With as many ranks as before each goes on where it was, the workers of a parameter server with its newest weights. With another
-    number, or where a rank left no file, all start from the server's model or from the mean of the models, and say so: optimizers
-    and samplers start afresh. With coded gradients all there is to know is the master's, and any layout will do.
+    With as many ranks as before each goes on where it was, the workers of a parameter server with its newest weights. With
+    another number, or where a rank left no file, all start from the server's model or from the mean of the models, and say so:
+    optimizers and samplers start afresh. With coded gradients all there is to know is the master's, and any layout will do.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class _Reader:
         if before != parts:
             training = {**training, "sampler": self._task.sampler.state_dict()}
             if master:
-                told = "%s had its data in %d parts, and now there are %d: training goes on where it was, with other samples a step"
+                told = "%s had its data in %d parts, and now there are %d: training goes on where it was, with other samples"
                 _LOG.warning(told, self._found.run, before, parts)
         statistics, samples = (Statistics(**state["statistics"]), state["samples"]) if master else (Statistics(), 0)
         updates = state["engine"]["version"]

@@ -117,9 +117,8 @@ def test_another_number_of_ranks_starts_from_the_mean_and_says_so(
     tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     half = run(config(tmp_path, 6))
-    mean = {
-        name: np.mean([model[name].numpy().astype(float) for model in models(half, *range(4))], axis=0) for name in models(half, *range(4))[0]
-    }
+    were = models(half, *range(4))
+    mean = {name: np.mean([model[name].numpy().astype(float) for model in were], axis=0) for name in were[0]}
     settings = small(tmp_path, "rounds = 1", rule={"name": "full"}, optimizer={"lr": 0.0}, checkpoint=EVERY)
     with caplog.at_level(logging.WARNING):
         rest = run(settings, size, resume=str(half))
