@@ -26,7 +26,7 @@ from consensus.protocol.messages import Message
 from consensus.protocol.rounds import Phase
 from consensus.protocol.service import PushMode
 from consensus.rules.coded import Sufficient
-from consensus.serving import ServedHandle
+from consensus.serving import ServedHandle, ServingHandle
 from consensus.transport.base import Transport
 from consensus.types import Rank, Round, Seconds
 
@@ -151,7 +151,7 @@ class CodedHandle(ServedHandle):
         return Sufficient(layer, first, approximate)
 
 
-class MasterHandle(CodedHandle):
+class MasterHandle(ServingHandle, CodedHandle):
     """The rank whose model counts, and whose optimizer makes the updates.
 
     Attributes
@@ -159,6 +159,9 @@ class MasterHandle(CodedHandle):
     engine : MasterEngine
         Decides.
     """
+
+    engine: MasterEngine
+    _parcel: MasterModel
 
     def __init__(
         self,
@@ -196,24 +199,13 @@ class MasterHandle(CodedHandle):
             on_round=self._count_round,
         )
 
-    @property
-    def lost(self) -> frozenset[Rank]:
-        """Those of the ranks that send to the master that have died."""
-        return self.engine.lost
-
-    @property
-    def progress(self) -> Round:
-        """Updates made, of an earlier life too."""
-        return self.engine.round
-
     def engine_state(self) -> dict[str, Any]:
-        """See :meth:`consensus.protocol.server.ServerEngine.state`."""
-        return {**self.engine.state(), "worst_residual": self.worst_residual}
+        """See :meth:`consensus.protocol.server.ServerEngine.state`; and how exact the updates were."""
+        return {**super().engine_state(), "worst_residual": self.worst_residual}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """See :meth:`ServedHandle.resume`."""
-        self.engine.resume(state)
-        self._parcel.resume()
+        super().resume(state)
         self._parcel.worst_residual = state["worst_residual"]
 
     @property
@@ -254,7 +246,7 @@ class MasterHandle(CodedHandle):
             self._driver.send_all(message)
 
 
-class RelayHandle(CodedHandle):
+class RelayHandle(ServingHandle, CodedHandle):
     """An edge.
 
     Attributes
@@ -262,6 +254,9 @@ class RelayHandle(CodedHandle):
     engine : RelayEngine
         Decides.
     """
+
+    engine: RelayEngine
+    _parcel: RelayModel
 
     def __init__(
         self,
@@ -291,11 +286,6 @@ class RelayHandle(CodedHandle):
             on_message=on_message,
             on_round=self._count_round,
         )
-
-    def resume(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`ServedHandle.resume`."""
-        self.engine.resume(state)
-        self._parcel.resume()
 
     def _train(
         self, part_loss: PartLoss, steps: Round | None, until: Callable[[], bool] | None, on_update: OnUpdate | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 from torch.optim import Optimizer
@@ -66,7 +66,46 @@ class ServedHandle(Handle):
         self.flat.restore(state.bytes)
 
 
-class ServerHandle(ServedHandle):
+class Gives(Protocol):
+    """The model at a rank that gives weights to others."""
+
+    def resume(self) -> None:
+        """The model that it has now is the one to give."""
+
+
+class ServingHandle(ServedHandle):
+    """A rank that gives weights and gathers gradients: a server; with coded gradients the master and the edges.
+
+    Attributes
+    ----------
+    engine : ServerEngine or FollowingEngine
+        Decides.
+    """
+
+    engine: ServerEngine | FollowingEngine
+    _parcel: Gives
+
+    @property
+    def lost(self) -> frozenset[Rank]:
+        """Those that have died of the ranks that send gradients here."""
+        return self.engine.lost
+
+    @property
+    def progress(self) -> Round:
+        """Updates made, of an earlier life too."""
+        return self.engine.round
+
+    def engine_state(self) -> dict[str, Any]:
+        """See :meth:`consensus.protocol.server.ServerEngine.state`."""
+        return self.engine.state()
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`ServedHandle.resume`."""
+        self.engine.resume(state)
+        self._parcel.resume()
+
+
+class ServerHandle(ServingHandle):
     """A serving rank: its optimizer makes the updates, its model (or its share of it) is the one that counts.
 
     Attributes
@@ -94,7 +133,6 @@ class ServerHandle(ServedHandle):
         super().__init__(model, optimizer, flat, transport)
         self.servers = servers
         rank, now, workers, others = transport.rank, transport.now(), range(servers, transport.size), range(1, servers)
-        self.engine: ServerEngine | FollowingEngine
         if rank != SERVER:
             self.engine = FollowingEngine(rank, SERVER, workers, transport.size)
         elif servers == 1:
@@ -116,25 +154,6 @@ class ServerHandle(ServedHandle):
     def decides(self) -> ServerEngine | None:
         """The engine that decides, if it is here."""
         return self.engine if isinstance(self.engine, ServerEngine) else None
-
-    @property
-    def lost(self) -> frozenset[Rank]:
-        """The workers that have died."""
-        return self.engine.lost
-
-    @property
-    def progress(self) -> Round:
-        """Updates made, of an earlier life too."""
-        return self.engine.round
-
-    def engine_state(self) -> dict[str, Any]:
-        """See :meth:`consensus.protocol.server.ServerEngine.state`."""
-        return self.engine.state()
-
-    def resume(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`ServedHandle.resume`."""
-        self.engine.resume(state)
-        self._parcel.resume()
 
     def serve(self, look: Callable[[], None] | None = None) -> None:
         """Serve until all workers have left.
