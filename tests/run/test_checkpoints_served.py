@@ -11,10 +11,11 @@ import pytest
 
 from consensus.checkpoint.store import Store
 from consensus.config import RunConfig
-from consensus.errors import CheckpointError, ConfigError
+from consensus.errors import CheckpointError, ConfigError, DeadRanks
 from consensus.rules.serving import SERVER_RULES
 from consensus.run import experiment, simulation
 from consensus.run.checkpoints import FOLDER, LATEST, find, way_on
+from consensus.run.service import Service
 from consensus.run.simulation import simulate
 from tests.checkpointed_runs import models, near, run
 from tests.experiments import small, summary_of
@@ -72,9 +73,8 @@ def test_under_bsp_a_run_in_two_halves_is_one_run(tmp_path: Path, changes: dict[
     assert ends[1]["wall_seconds"] == pytest.approx(ends[0]["wall_seconds"], rel=0.25)
 
 
-@pytest.mark.parametrize("servers", [1, 2])
-def test_a_run_that_was_killed_goes_on_from_its_last_set(tmp_path: Path, servers: int) -> None:
-    changes, size = {"server": {"servers": servers}}, 3 + servers
+def test_a_run_that_was_killed_goes_on_from_its_last_set(tmp_path: Path) -> None:
+    changes, size = {"server": {"servers": 2}}, 5
     whole = run(served(tmp_path / "whole", 8, **changes), size)
     killed = run(served(tmp_path / "killed", 7, **changes), size)
     forget_last(killed)
@@ -111,8 +111,7 @@ def test_all_write_at_the_same_versions_however_fast_they_are(tmp_path: Path) ->
     assert all(0 <= version - versions[0] < 15 for version in versions)
 
 
-@pytest.mark.parametrize("servers", [1, 2])
-@pytest.mark.parametrize("size", [4, 6])
+@pytest.mark.parametrize(("servers", "size"), [(1, 4), (2, 6)])
 def test_others_start_from_the_servers_model_and_say_so(
     tmp_path: Path, servers: int, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -138,13 +137,11 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
         assert again["final"] == summary_of(done)["final"]
 
 
-@pytest.mark.parametrize("killed", [False, True])
-def test_coded_gradients_go_on_as_if_nothing_had_been(tmp_path: Path, killed: bool) -> None:
+def test_coded_gradients_go_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     """Stragglers are drawn in both, so other workers are late; the model is that of the exact gradients all the same."""
     whole = run(coded(tmp_path / "whole", 8), 6)
     half = run(coded(tmp_path / "halves", 7), 6)
-    if killed:
-        forget_last(half)
+    forget_last(half)
     rest = run(coded(tmp_path / "halves", 8), 6, resume=LATEST)
     near(models(whole, 0), models(rest, 0))
     ends = [summary_of(folder) for folder in (whole, rest)]
@@ -152,7 +149,7 @@ def test_coded_gradients_go_on_as_if_nothing_had_been(tmp_path: Path, killed: bo
         assert ends[0]["coding"][key] == ends[1]["coding"][key]
     assert ends[0]["samples"] == ends[1]["samples"]
     assert ends[1]["rounds"][0] == 8
-    assert ends[1]["resumed"] == {"run": str(half), "set": f"checkpoint-0001-0000000{2 if killed else 3}", "ranks": 6}
+    assert ends[1]["resumed"] == {"run": str(half), "set": "checkpoint-0001-00000002", "ranks": 6}
 
 
 def test_any_layout_goes_on_with_coded_gradients_of_as_many_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -189,6 +186,18 @@ def test_how_to_go_on(tmp_path: Path) -> None:
     shutil.rmtree(folder / FOLDER)
     assert "No checkpoint of" in way_on(settings, folder)
     assert "has no checkpoints to go on from" in way_on(small(tmp_path, rule={"name": "bsp"}), folder)
+
+
+def test_survivors_of_a_server_name_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = Service.run
+
+    def die(service: Service) -> float:
+        serve(service)
+        raise DeadRanks("rank 0 cannot go on")
+
+    monkeypatch.setattr(Service, "run", die)
+    with pytest.raises(DeadRanks, match="cannot go on. The newest complete checkpoint is .*-00000003; to go on .* --resume"):
+        run(served(tmp_path, 8))
 
 
 def test_a_simulation_writes_none(tmp_path: Path) -> None:
