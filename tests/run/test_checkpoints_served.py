@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from consensus.checkpoint.store import Store
 from consensus.config import RunConfig
@@ -15,8 +16,11 @@ from consensus.errors import CheckpointError, ConfigError, DeadRanks
 from consensus.rules.serving import SERVER_RULES
 from consensus.run import experiment, simulation
 from consensus.run.checkpoints import FOLDER, LATEST, find, way_on
+from consensus.run.position import take_up
+from consensus.run.prepare import prepare
 from consensus.run.service import Service
 from consensus.run.simulation import simulate
+from consensus.transport import loopback
 from tests.checkpointed_runs import models, near, run
 from tests.experiments import small, summary_of
 
@@ -98,9 +102,10 @@ def test_other_rules_go_on_and_learn(tmp_path: Path, rule: str) -> None:
     assert after["final"]["loss"] < before["final"]["loss"]
 
 
-def test_all_write_at_the_same_versions_however_fast_they_are(tmp_path: Path) -> None:
+def test_all_write_at_about_one_version_and_go_on_from_the_servers(tmp_path: Path) -> None:
     """Under asp a worker takes a third of the steps that the server makes updates."""
-    folder = run(served(tmp_path, 30, "asp", checkpoint={"every": "15 rounds", "keep": 9}))
+    settings = served(tmp_path, 30, "asp", checkpoint={"every": "15 rounds", "keep": 9})
+    folder = run(settings)
     forget_last(folder)
     store = Store(folder / FOLDER, 0, 1)
     newest = store.newest()
@@ -109,6 +114,15 @@ def test_all_write_at_the_same_versions_however_fast_they_are(tmp_path: Path) ->
     assert newest.number >= 4
     assert versions[0] == 15 * newest.number
     assert all(0 <= version - versions[0] < 15 for version in versions)
+    assert len(set(versions)) > 1
+    found = find(settings, str(folder))
+    assert found is not None
+    positions = loopback.run(4, lambda rank: take_up(found, settings, prepare(settings, rank.rank, 4), rank))
+    (server,) = models(folder, 0)
+    for position in positions:
+        assert position.training is not None
+        assert position.engine["version"] == versions[0]
+        assert all(torch.equal(position.training["model"][name], server[name]) for name in server)
 
 
 @pytest.mark.parametrize(("servers", "size"), [(1, 4), (2, 6)])
