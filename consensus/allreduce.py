@@ -32,6 +32,11 @@ class AllReduceHandle(Handle):
         self._vote = False
         self.stop_agreed = False
 
+    @property
+    def lost(self) -> frozenset[int]:
+        """The ranks that have died: whose gradients the last sum was without."""
+        return frozenset(range(self.size)) - frozenset(self.transport.members)
+
     def vote_to_stop(self) -> None:
         """Ask all ranks to stop after the next step; ``stop_agreed`` is then true on all of them."""
         self._vote = True

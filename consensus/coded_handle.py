@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -26,7 +26,7 @@ from consensus.protocol.messages import Message
 from consensus.protocol.rounds import Phase
 from consensus.protocol.service import PushMode
 from consensus.rules.coded import Sufficient
-from consensus.serving import ServedHandle
+from consensus.serving import ServedHandle, ServingHandle
 from consensus.transport.base import Transport
 from consensus.types import Rank, Round, Seconds
 
@@ -151,7 +151,7 @@ class CodedHandle(ServedHandle):
         return Sufficient(layer, first, approximate)
 
 
-class MasterHandle(CodedHandle):
+class MasterHandle(ServingHandle, CodedHandle):
     """The rank whose model counts, and whose optimizer makes the updates.
 
     Attributes
@@ -159,6 +159,9 @@ class MasterHandle(CodedHandle):
     engine : MasterEngine
         Decides.
     """
+
+    engine: MasterEngine
+    _parcel: MasterModel
 
     def __init__(
         self,
@@ -198,6 +201,15 @@ class MasterHandle(CodedHandle):
             on_round=self._count_round,
         )
 
+    def engine_state(self) -> dict[str, Any]:
+        """See :meth:`consensus.protocol.server.ServerEngine.state`; and how exact the updates were."""
+        return {**super().engine_state(), "worst_residual": self.worst_residual}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`ServedHandle.resume`."""
+        super().resume(state)
+        self._parcel.worst_residual = state["worst_residual"]
+
     @property
     def worst_residual(self) -> float:
         """How far from exact a decoded gradient was at most, 0 to rounding."""
@@ -236,7 +248,7 @@ class MasterHandle(CodedHandle):
             self._driver.send_all(message)
 
 
-class RelayHandle(CodedHandle):
+class RelayHandle(ServingHandle, CodedHandle):
     """An edge.
 
     Attributes
@@ -244,6 +256,9 @@ class RelayHandle(CodedHandle):
     engine : RelayEngine
         Decides.
     """
+
+    engine: RelayEngine
+    _parcel: RelayModel
 
     def __init__(
         self,
@@ -265,10 +280,11 @@ class RelayHandle(CodedHandle):
         own, layer = self.layout.workers[edge], code.edges[edge]
         rule = self._rule(layer, own.start, approximate)
         self.engine = RelayEngine(transport.rank, MASTER, own, rule, size=transport.size, push=push, now=transport.now())
+        self._parcel = RelayModel(flat, payload, layer, own.start, approximate)
         self._driver = Driver(
             self.engine,
             transport,
-            RelayModel(flat, payload, layer, own.start, approximate),
+            self._parcel,
             stall_warning=stall_warning,
             stall_abort=stall_abort,
             on_message=on_message,
@@ -325,6 +341,10 @@ class CodedWorkerHandle(CodedHandle):
             on_round=self._count_round,
             interrupted=lambda: self.engine.interrupted,
         )
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`ServedHandle.resume`."""
+        self.engine.resume(state)
 
     def _train(
         self, part_loss: PartLoss, steps: Round | None, until: Callable[[], bool] | None, on_update: OnUpdate | None

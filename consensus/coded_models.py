@@ -58,6 +58,10 @@ class _Gathering:
     def begin(self) -> None:
         """This rank makes no steps of its own."""
 
+    def resume(self) -> None:
+        """The model that it has now is the one to give; nothing has been given yet."""
+        self._versions.take(self._flat)
+
     def incoming(self, peer: Rank) -> int:
         """How many chunks a coded gradient has."""
         return len(self._sum.chunks)

@@ -30,6 +30,10 @@ class ProtocolError(ConsensusError, RuntimeError):
     """The exchange protocol was broken; a defect here or a foreign message, never a user's mistake."""
 
 
+class DeadRanks(ProtocolError):
+    """Ranks have died without whom the others cannot go on."""
+
+
 class NonFiniteLoss(ConsensusError, ArithmeticError):
     """A rank's loss became NaN or infinite."""
 

@@ -71,6 +71,22 @@ class Handle(ABC):
         """How many ranks there are."""
         return self.transport.size
 
+    @property
+    def lost(self) -> frozenset[int]:
+        """The ranks that this one knows to have died."""
+        return frozenset()
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> int:
+        """What checkpoints by rounds go by: the own rounds; with a server, the version of the weights, at every rank."""
+        return self.statistics.rounds
+
+    def engine_state(self) -> dict[str, Any]:
+        """What the engine needs to know to go on from a checkpoint, as plain data."""
+        return {}
+
     # -- what the two kinds of averaging fill in --------------------------------------------------------------------------
 
     @abstractmethod

@@ -86,7 +86,7 @@ class NeighbourHandle(Handle):
 
     @property
     def lost(self) -> frozenset[Rank]:
-        """The ranks that this one knows to have died."""
+        """See :attr:`Handle.lost`."""
         return frozenset() if self._driver is None else self._driver.engine.lost
 
     @property

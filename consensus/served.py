@@ -64,6 +64,10 @@ class ServedModel:
     def begin(self) -> None:
         """A server makes no steps of its own."""
 
+    def resume(self) -> None:
+        """The model that it has now is the one to give; nothing has been given yet."""
+        self._versions.take(self._flat)
+
     def incoming(self, peer: Rank) -> int:
         """How many chunks of a gradient come here."""
         return len(self._share)

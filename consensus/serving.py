@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from torch import nn
 from torch.optim import Optimizer
 
 from consensus.bundle import Bundle, share
 from consensus.driver import Driver
-from consensus.errors import ConfigError, ProtocolError
+from consensus.errors import ConfigError, DeadRanks
 from consensus.flat import FlatModel
 from consensus.handle import Handle
 from consensus.protocol.messages import Message
@@ -22,7 +22,7 @@ from consensus.protocol.worker import WorkerEngine
 from consensus.pushed import PushedModel
 from consensus.served import ServedModel
 from consensus.transport.base import Transport
-from consensus.types import Rank, Seconds
+from consensus.types import Rank, Round, Seconds
 
 
 class ServedHandle(Handle):
@@ -38,14 +38,24 @@ class ServedHandle(Handle):
     def send_all(self, message: Message) -> None:
         """Send an application message to every other rank, as long as there is a session."""
 
+    @abstractmethod
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint: model and optimizer have been put back, and nothing has been served, pushed or trained yet.
+
+        Parameters
+        ----------
+        state : mapping
+            What :meth:`engine_state` gave at the rank that decides, for all ranks alike.
+        """
+
     def _agree(self) -> None:
         # Who lives is known after a collective call. Another rank's model would do for the transport, and be wrong.
         self.transport.gather(None)
         dead = [server for server in range(self.servers) if server not in self.transport.members]
         if dead:
-            raise ProtocolError(
+            raise DeadRanks(
                 f"rank {self.rank} cannot have the model that counts: it, or a share of it, was at ranks {dead}, which have "
-                "died; start again"
+                "died; start again, from a checkpoint if there is one"
             )
         # What is exchanged and no more: the server's counters and local buffers have seen no batch, and are nobody's.
         state = Bundle(self.flat)
@@ -56,7 +66,46 @@ class ServedHandle(Handle):
         self.flat.restore(state.bytes)
 
 
-class ServerHandle(ServedHandle):
+class Gives(Protocol):
+    """The model at a rank that gives weights to others."""
+
+    def resume(self) -> None:
+        """The model that it has now is the one to give."""
+
+
+class ServingHandle(ServedHandle):
+    """A rank that gives weights and gathers gradients: a server; with coded gradients the master and the edges.
+
+    Attributes
+    ----------
+    engine : ServerEngine or FollowingEngine
+        Decides.
+    """
+
+    engine: ServerEngine | FollowingEngine
+    _parcel: Gives
+
+    @property
+    def lost(self) -> frozenset[Rank]:
+        """Those that have died of the ranks that send gradients here."""
+        return self.engine.lost
+
+    @property
+    def progress(self) -> Round:
+        """Updates made, of an earlier life too."""
+        return self.engine.round
+
+    def engine_state(self) -> dict[str, Any]:
+        """See :meth:`consensus.protocol.server.ServerEngine.state`."""
+        return self.engine.state()
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`ServedHandle.resume`."""
+        self.engine.resume(state)
+        self._parcel.resume()
+
+
+class ServerHandle(ServingHandle):
     """A serving rank: its optimizer makes the updates, its model (or its share of it) is the one that counts.
 
     Attributes
@@ -85,7 +134,6 @@ class ServerHandle(ServedHandle):
         super().__init__(model, optimizer, flat, transport)
         self.servers = servers
         rank, now, workers, others = transport.rank, transport.now(), range(servers, transport.size), range(1, servers)
-        self.engine: ServerEngine | FollowingEngine
         if rank != SERVER:
             self.engine = FollowingEngine(rank, SERVER, workers, transport.size)
         elif servers == 1:
@@ -93,10 +141,11 @@ class ServerHandle(ServedHandle):
         else:
             self.engine = LeadingEngine(rank, workers, rule, followers=others, push=push, factor=factor, now=now)
         self._serving = True
+        self._parcel = ServedModel(flat, optimizer, servers, rank)
         self._driver = Driver(
             self.engine,
             transport,
-            ServedModel(flat, optimizer, servers, rank),
+            self._parcel,
             stall_warning=stall_warning,
             stall_abort=stall_abort,
             on_message=on_message,
@@ -118,7 +167,7 @@ class ServerHandle(ServedHandle):
 
         Raises
         ------
-        ProtocolError
+        DeadRanks
             If all workers have died, or another server.
         """
         self.engine.begin(self.transport.now())
@@ -126,9 +175,9 @@ class ServerHandle(ServedHandle):
         self._serving = False
         decides = self.decides
         if decides is not None and decides.deserted:
-            raise ProtocolError(
+            raise DeadRanks(
                 f"rank {self.rank} serves nobody any more: all workers, ranks {list(decides.members)}, have died, "
-                f"after {decides.round} updates; start again"
+                f"after {decides.round} updates; start again, from a checkpoint if there is one"
             )
 
     def send_all(self, message: Message) -> None:
@@ -204,6 +253,15 @@ class WorkerHandle(ServedHandle):
             on_round=self._count_round,
             interrupted=(lambda: self.engine.interrupted) if push == "interrupt" else None,
         )
+
+    @property
+    def progress(self) -> Round:
+        """The version of the weights that it has."""
+        return self.engine.version
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`ServedHandle.resume`."""
+        self.engine.resume(state)
 
     def send_all(self, message: Message) -> None:
         """See :meth:`ServedHandle.send_all`."""

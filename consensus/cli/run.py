@@ -53,6 +53,7 @@ def run(
     if launched():
         _be_a_rank(file, changes, data_dir, progress, quiet, closing, resume)
         return
+    from consensus.cli.ending import complain
     from consensus.cli.supervise import supervise
     from consensus.launcher import check_not_singleton
 
@@ -68,7 +69,13 @@ def run(
         return
     shown = progress.resolved(config.run.progress and not quiet)
     launch = rank_job(file, changes, data_dir, size, shown, quiet=quiet, hostfile=hostfile, mpirun=mpirun, resume=resume)
-    outcome = supervise(launch, on_interrupt=announce_interrupt)
+    from consensus.cli.deaths import Aftermath
+
+    aftermath = Aftermath(config)
+    outcome = supervise(launch, on_interrupt=announce_interrupt, tee_errors=True)
+    told = aftermath.told(launch, outcome)
+    if told is not None:
+        complain(told)
     raise typer.Exit(outcome.code)
 
 

@@ -7,10 +7,12 @@ to every rank, and ranks finish their round, write what they have, and end. Whoe
 
 from __future__ import annotations
 
+import codecs
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -55,7 +57,7 @@ class Outcome:
 class _Interrupts:
     """Counts interrupts and passes them on."""
 
-    job: subprocess.Popen[str]
+    job: subprocess.Popen[bytes]
     first: Callable[[], None]
     count: int = field(default=0)
 
@@ -101,12 +103,11 @@ def supervise(
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE if tee_errors else None,
         start_new_session=True,
-        text=True,
-        errors="replace",
+        bufsize=0,
     )
     interrupts = _Interrupts(job, on_interrupt)
+    errors = _Tee(job.stderr) if job.stderr is not None else None
     with _handling(interrupts):
-        errors = _drain(job.stderr) if job.stderr is not None else ""
         while True:
             try:
                 code = job.wait(timeout=patience if interrupts.count > 1 else 1.0)
@@ -114,7 +115,8 @@ def supervise(
             except subprocess.TimeoutExpired:
                 if interrupts.count > 1:
                     interrupts(signal.SIGKILL, None)
-    return Outcome(INTERRUPTED if interrupts.count else _exit_code(code), errors)
+        kept = "" if errors is None else errors.end(patience)
+    return Outcome(INTERRUPTED if interrupts.count else _exit_code(code), kept)
 
 
 @contextmanager
@@ -127,13 +129,33 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
             signal.signal(number, old)
 
 
-def _drain(stream: IO[str], keep: int = 20_000) -> str:
-    kept = ""
-    with stream:
-        for line in stream:
-            sys.stderr.write(line)
-            kept = (kept + line)[-keep:]
-    return kept
+class _Tee(threading.Thread):
+    """Passes on what a job writes to standard error as it comes, and keeps the end of it.
+
+    A thread, so that the job's end and interrupts are seen while somebody who has inherited the stream holds it open.
+    """
+
+    def __init__(self, stream: IO[bytes], keep: int = 20_000) -> None:
+        super().__init__(daemon=True)
+        self._stream, self._keep = stream, keep
+        self._kept = ""
+        self.start()
+
+    def run(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        with self._stream:
+            while data := self._stream.read(1 << 16):
+                words = decoder.decode(data)
+                # After the terminal was closed nobody reads it, and the job must not be held up.
+                with suppress(OSError):
+                    sys.stderr.write(words)
+                    sys.stderr.flush()
+                self._kept = (self._kept + words)[-self._keep :]
+
+    def end(self, patience: Seconds) -> str:
+        """What was kept, when the stream has ended, or does not within ``patience`` seconds."""
+        self.join(patience)
+        return self._kept
 
 
 def _exit_code(code: int) -> int:

@@ -398,6 +398,10 @@ class RunConfig(Section):
         """How many of ``size`` ranks, the first ones, have a model that counts, or a share of it."""
         return self.server.servers if self.serves else 1 if self.codes else size
 
+    def writers(self, size: int) -> int:
+        """How many of ``size`` ranks, the first ones, write checkpoints; with coded gradients the master has all there is."""
+        return 1 if self.codes else size
+
     def workers(self, size: int) -> int:
         """How many of ``size`` ranks train."""
         return size - self.first_worker(size)
@@ -462,14 +466,7 @@ class RunConfig(Section):
                 for key, value in self.exchange
                 if key != "buffers" and value != getattr(default, key)
             ]
-        if self.kind != "neighbours" and self.checkpoint.every is not None:
-            whom = "a parameter server" if self.serves else "coded gradients"
-            problems.append(f"checkpoint.every = {self.checkpoint.every!r}: not possible with {whom} yet; leave it out")
-        if self.rule.is_allreduce and self.checkpoint.every is not None and not Due.parse(self.checkpoint.every).counts_rounds:
-            problems.append(
-                f"checkpoint.every = {self.checkpoint.every!r}: under all-reduce all ranks have to write after the same step; "
-                "give rounds, as in '100 rounds'"
-            )
+        problems += self._of_checkpoints()
         if self.codes and self.run.on_nan == "ignore":
             problems.append("run.on_nan = 'ignore': a coded gradient with a NaN in it spoils all of them; leave it out")
         if self.serves:
@@ -484,6 +481,18 @@ class RunConfig(Section):
                 except ConfigError as error:
                     problems.append(f"server.{error}")
         return problems
+
+    def _of_checkpoints(self) -> list[str]:
+        every = self.checkpoint.every
+        if every is None or Due.parse(every).counts_rounds:
+            return []
+        if self.rule.is_allreduce:
+            whom = "under all-reduce all ranks have to write after the same step"
+        elif self.serves and self.server.servers > 1:
+            whom = f"{self.server.servers} servers have a share of the model each and have to write after the same update"
+        else:
+            return []
+        return [f"checkpoint.every = {every!r}: {whom}; give rounds, as in '100 rounds'"]
 
     def check(self, size: int) -> None:
         """Make sure that the run can go on ``size`` ranks, which the launcher may have decided.

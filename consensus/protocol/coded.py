@@ -16,8 +16,8 @@ Laws, beyond the server's (tests/protocol/test_coded.py):
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, ClassVar, Protocol
 
 from consensus.errors import CodingError
 from consensus.protocol.commands import Discard, GiveModel, Install, SendControl, TakeModel
@@ -193,6 +193,10 @@ class RelayEngine(_Gatherer):
         self._coming: int | None = None
         self._combined = self._giving = False
         self._pushes = 0
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`ServerEngine.resume`; ``state`` is the master's, and its counts are not this node's."""
+        super().resume({**state, "arrived": 0, "discarded": {}, "rejected": {}})
 
     # -- up -------------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar
 
 from consensus.errors import ConfigError, ProtocolError
@@ -137,7 +137,14 @@ class ServerEngine:
         self._waiting: deque[GradientTaken] = deque()
         self._dead: set[Rank] = set()
         self._farewell = False
+        self._learnt: Any = None
+        """What the rule knew: in an earlier life, until serving begins; before the first goodbye, once that has been said."""
         self._out: list[Command] = []
+
+    @property
+    def lost(self) -> frozenset[Rank]:
+        """The workers that have died."""
+        return frozenset(self._dead)
 
     @property
     def round(self) -> Round:
@@ -152,7 +159,36 @@ class ServerEngine:
     def begin(self, now: Seconds) -> None:
         """Serving begins only now; nothing has been handled yet."""
         self.view.updated_at = now
-        self.rule_state = self.rule.start(self.view, now)
+        learnt, self._learnt = self._learnt, None
+        self.rule_state = self.rule.start(self.view, now) if learnt is None else self.rule.resume(learnt, self.view, now)
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What another server needs to know to go on after the last update, as plain data.
+
+        What is under way is not in it: gradients that are kept or coming are computed anew.
+        """
+        return {
+            "version": self.view.version,
+            "arrived": self.arrived,
+            "discarded": dict(self.discarded),
+            "rejected": dict(self.rejected),
+            "rule": repr(self.rule),
+            "learnt": self.rule.learnt(self.rule_state) if self._learnt is None else self._learnt,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` gave; before serving begins. All workers have the weights of that version and compute.
+
+        What a rule has learnt goes to the same one with the same parameters only.
+        """
+        self.view.version = state["version"]
+        for member in self.members.values():
+            member.given = self.view.version
+        self.arrived = state["arrived"]
+        self.discarded, self.rejected = Counter(state["discarded"]), Counter(state["rejected"])
+        self._learnt = state["learnt"] if state["rule"] == repr(self.rule) else None
 
     # -- events ---------------------------------------------------------------------------------------------------------
 
@@ -351,7 +387,10 @@ class ServerEngine:
                 self._waiting = deque(event for event in self._waiting if event.peer != who)
         if who not in view.iterations:
             return
-        self._farewell = self._farewell or not dead
+        if not (dead or self._farewell):
+            self._farewell = True
+            # From now on it unlearns what it knew of so many workers, who would all be back after a resume.
+            self._learnt = self.rule.learnt(self.rule_state)
         del view.iterations[who]
         view.workers = tuple(worker for worker in view.workers if worker != who)
         view.held.discard(who)

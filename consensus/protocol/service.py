@@ -120,3 +120,9 @@ class ServerRule(Protocol):
 
     def departed(self, worker: Rank, view: ServerView, state: Any, now: Seconds) -> Any:
         """Take note that ``worker`` has left or died; the engine asks :meth:`decide` next."""
+
+    def learnt(self, state: Any) -> Any:
+        """Return what is worth knowing after a resume, as plain data for :func:`consensus.checkpoint.plain.encoded`, or None."""
+
+    def resume(self, learnt: Any, view: ServerView, now: Seconds) -> Any:
+        """Return the state of a server that begins now, knowing what an earlier one had learnt, of perhaps other workers."""

@@ -10,7 +10,7 @@ another: then the first has it discarded everywhere. With a shard its share of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar
 
 from consensus.errors import ProtocolError
@@ -191,16 +191,29 @@ class FollowingEngine:
         self._moving: set[tuple[Work, Rank]] = set()
         self._out: list[Command] = []
 
+    @property
+    def lost(self) -> frozenset[Rank]:
+        """The workers that this shard knows to have died."""
+        return frozenset(self._dead)
+
     def begin(self, now: Seconds) -> None:
         """Serving begins only now."""
         self._updated_at = now
+
+    def state(self) -> dict[str, Any]:
+        """As :meth:`ServerEngine.state`; the first shard knows the rest."""
+        return {"version": self.round}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`ServerEngine.resume`."""
+        self.round = state["version"]
 
     def handle(self, event: Event, now: Seconds) -> list[Command]:
         """Take one event and return what to do.
 
         Raises
         ------
-        ProtocolError
+        DeadRanks
             If another shard has died.
         """
         out = self._out = []

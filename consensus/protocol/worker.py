@@ -9,10 +9,10 @@ Deaths of other workers are nothing to it. With a server the model dies, or a sh
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
-from consensus.errors import ProtocolError
+from consensus.errors import DeadRanks, ProtocolError
 from consensus.protocol.commands import Broadcast, Command, Finish, GiveModel, Install, SendControl, StartStep, TakeModel
 from consensus.protocol.events import Control, Event, LeaveWanted, ModelGiven, ModelTaken, PeerLost, StepDone, Tick
 from consensus.protocol.messages import Fetch, Leave, Push, Weights, foreign
@@ -22,10 +22,11 @@ from consensus.protocol.story import Story
 from consensus.types import Rank, Seconds
 
 
-def bereft(rank: Rank, who: Rank, what: str) -> ProtocolError:
+def bereft(rank: Rank, who: Rank, what: str) -> DeadRanks:
     """Return the error with which ``rank`` ends when ``who`` has died, ``what`` it was that nobody else can be."""
-    return ProtocolError(
-        f"rank {rank} cannot go on: rank {who}, {what}, has died, which had the model that counts, or a share of it; start again"
+    return DeadRanks(
+        f"rank {rank} cannot go on: rank {who}, {what}, has died, which had the model that counts, or a share of it; "
+        "start again, from a checkpoint if there is one"
     )
 
 
@@ -81,13 +82,19 @@ class WorkerEngine:
         """Whether the step under way will be dropped: newer weights are here."""
         return self.push == "interrupt" and self.phase is Phase.COMPUTING and self._here is not None
 
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on with the weights of the version that the server has (:meth:`consensus.protocol.server.ServerEngine.state`)."""
+        self.version = state["version"]
+
     def handle(self, event: Event, now: Seconds) -> list[Command]:
         """Take one event and return what to do, in order, before the next event is handled.
 
         Raises
         ------
         ProtocolError
-            If the event cannot happen in this state, or a server has died.
+            If the event cannot happen in this state.
+        DeadRanks
+            If a server has died.
         """
         out = self._out = []
         self.story.record_pair((now, event))

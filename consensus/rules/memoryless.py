@@ -28,3 +28,11 @@ class Memoryless:
     def departed(self, worker: Rank, view: ServerView, state: Any, now: Seconds) -> Any:
         """Take no note: the engine keeps ``view.workers``."""
         return state
+
+    def learnt(self, state: Any) -> Any:
+        """Return None: there is nothing to know."""
+        return None
+
+    def resume(self, learnt: Any, view: ServerView, now: Seconds) -> Any:
+        """Begin as ever."""
+        return self.start(view, now)

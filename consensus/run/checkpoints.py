@@ -1,25 +1,22 @@
-"""Checkpoints of a run, and how a run goes on from one."""
+"""Checkpoints of a run, and which of them a run goes on from."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Mapping
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from consensus import config as run_files
 from consensus.checkpoint.due import Due
-from consensus.checkpoint.folder import Moment
-from consensus.checkpoint.state import capture, restore
+from consensus.checkpoint.folder import CheckpointFolder, Moment
+from consensus.checkpoint.state import capture
 from consensus.checkpoint.store import Store
 from consensus.config import RunConfig
 from consensus.errors import ConfigError
+from consensus.handle import Handle
 from consensus.run.prepare import Task
-from consensus.statistics import Statistics
-from consensus.transport.base import Transport
-from consensus.types import Rank, Round, Seconds
+from consensus.types import Seconds
 
 FOLDER = "checkpoints"
 """The folder in a run's."""
@@ -27,40 +24,7 @@ FOLDER = "checkpoints"
 LATEST = "latest"
 """In place of a run: the newest of its name that has a complete set of checkpoints, or none."""
 
-_LOG = logging.getLogger("consensus")
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where one rank goes on.
-
-    Attributes
-    ----------
-    rounds : int
-        That it had closed.
-    steps : int
-        Local steps that it had taken.
-    samples : int
-        That it had processed.
-    seconds : float
-        On the run's clock, the same at all ranks.
-    statistics : Statistics
-        Its sums so far.
-    training : mapping or None
-        What :func:`consensus.checkpoint.state.capture` took; None if all ranks start from the mean of the models.
-    """
-
-    rounds: Round
-    steps: int
-    samples: int
-    seconds: Seconds
-    statistics: Statistics
-    training: Mapping[str, Any] | None
-
-    def restore(self, task: Task) -> None:
-        """Put the training back where it was."""
-        if self.training is not None:
-            restore(self.training, task.model, task.optimizer, task.scheduler, task.sampler)
+_KINDS = {"neighbours": "neighbours", "server": "a parameter server", "coded": "coded gradients"}
 
 
 class Checkpoints:
@@ -74,52 +38,44 @@ class Checkpoints:
         Of the run.
     task
         What is trained.
-    rank, size
-        Whose, of how many.
-    rounds, seconds
-        Where the rank begins.
+    handle
+        Of its optimizer, where it begins or goes on.
+    seconds
+        The run's clock now.
     """
 
-    def __init__(
-        self, config: RunConfig, folder: Path, task: Task, rank: Rank, size: int, rounds: Round, seconds: Seconds
-    ) -> None:
+    def __init__(self, config: RunConfig, folder: Path, task: Task, handle: Handle, seconds: Seconds) -> None:
         assert config.checkpoint.every is not None
         self._due = Due.parse(config.checkpoint.every)
-        self._store = Store(folder / FOLDER, rank, size, config.checkpoint.keep, run=config.run.name)
-        self._task = task
-        self._written = self._due.number(rounds=rounds, seconds=seconds)
+        self._store = Store(
+            folder / FOLDER, handle.rank, config.writers(handle.size), config.checkpoint.keep, run=config.run.name
+        )
+        self._task, self._handle = task, handle
+        self._written = self._due.number(rounds=handle.progress, seconds=seconds)
 
-    def look(self, statistics: Statistics, steps: int, samples: int, seconds: Seconds, lost: Collection[Rank]) -> None:
-        """Write one if it is due, after each step; of ranks that are ``lost`` a set needs no file."""
-        number = self._due.after(self._written, rounds=statistics.rounds, seconds=seconds)
+    def look(self, steps: int, samples: int, seconds: Seconds) -> None:
+        """Write one if it is due, after each step or update."""
+        number = self._due.after(self._written, rounds=self._handle.progress, seconds=seconds)
         if number is not None:
             self._written = number
-            self._write(number, statistics, steps, samples, seconds, lost, last=False)
+            self._write(number, steps, samples, seconds, last=False)
 
-    def end(self, statistics: Statistics, steps: int, samples: int, seconds: Seconds, lost: Collection[Rank]) -> None:
+    def end(self, steps: int, samples: int, seconds: Seconds) -> None:
         """Write the last one: this rank stops."""
-        number = self._due.next(rounds=statistics.rounds, seconds=seconds)
-        self._write(number, statistics, steps, samples, seconds, lost, last=True)
+        number = self._due.next(rounds=self._handle.progress, seconds=seconds)
+        self._write(number, steps, samples, seconds, last=True)
 
-    def _write(
-        self,
-        number: int,
-        statistics: Statistics,
-        steps: int,
-        samples: int,
-        seconds: Seconds,
-        lost: Collection[Rank],
-        *,
-        last: bool,
-    ) -> None:
-        task = self._task
+    def _write(self, number: int, steps: int, samples: int, seconds: Seconds, *, last: bool) -> None:
+        task, handle = self._task, self._handle
         state = {
             "training": capture(task.model, task.optimizer, task.scheduler, task.sampler),
-            "statistics": asdict(statistics),
+            "statistics": asdict(handle.statistics),
             "steps": steps,
             "samples": samples,
+            "engine": handle.engine_state(),
         }
-        self._store.write(number, state, rounds=statistics.rounds, seconds=seconds, lost=lost, last=last)
+        # A set is complete without the ranks that have died.
+        self._store.write(number, state, rounds=handle.progress, seconds=seconds, lost=handle.lost, last=last)
 
 
 @dataclass(frozen=True)
@@ -132,13 +88,18 @@ class Found:
         The run's folder.
     moment : Moment
         Which set.
-    ranks : int
-        How many there were.
+    config : RunConfig
+        Of that run.
     """
 
     run: Path
     moment: Moment
-    ranks: int
+    config: RunConfig
+
+    @property
+    def ranks(self) -> int:
+        """How many there were."""
+        return self.config.run.ranks or 1
 
     def told(self) -> dict[str, Any]:
         """What ``summary.json`` says of it."""
@@ -163,79 +124,63 @@ def find(config: RunConfig, name: str) -> Found | None:
     Raises
     ------
     ConfigError
-        If the folder has none.
+        If the folder has none, or those of another architecture.
     """
+    found: Found | None
     if name == LATEST:
         runs = sorted(Path(config.run.out).glob(f"{config.run.name}-*/{FOLDER}"), key=lambda path: path.stat().st_mtime)
-        return next((found for path in reversed(runs) if (found := _newest(path.parent)) is not None), None)
-    run = Path(name)
-    found = _newest(run) if (run / FOLDER).is_dir() else None
-    if found is None:
+        found = next((found for path in reversed(runs) if (found := _newest(path.parent)) is not None), None)
+        if found is None:
+            return None
+    else:
+        run = Path(name)
+        found = _newest(run) if (run / FOLDER).is_dir() else None
+        if found is None:
+            raise ConfigError(
+                f"--resume {name}: no complete set of checkpoints in {run / FOLDER}; name the folder of a run that had "
+                f"checkpoint.every set, or {LATEST!r} for the newest"
+            )
+    there, here = found.config, config
+    if there.kind != here.kind:
         raise ConfigError(
-            f"--resume {name}: no complete set of checkpoints in {run / FOLDER}; name the folder of a run that had "
-            f"checkpoint.every set, or {LATEST!r} for the newest"
+            f"--resume {name}: {found.run} was a run with {_KINDS[there.kind]} (rule {there.rule.name!r}), and one with "
+            f"{_KINDS[here.kind]} (rule {here.rule.name!r}) cannot go on from its checkpoints; take a rule of the same kind, as "
+            f"in --set rule.name={there.rule.name}, or begin anew without --resume"
         )
     return found
 
 
 def _newest(run: Path) -> Found | None:
-    store = Store(run / FOLDER, 0, 1)
-    moment = store.newest()
+    moment = Store(run / FOLDER, 0, 1).newest()
     if moment is None:
         return None
-    return Found(run, moment, max(header.size for header in store.headers(moment).values()))
+    path = run / "config.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror or error}), but it says what the checkpoints are of; put it back"
+        ) from error
+    return Found(run, moment, run_files.loads(text, str(path)))
 
 
-def take_up(found: Found, task: Task, transport: Transport) -> Position:
-    """Where this rank goes on. Collective; before the ranks start alike.
+def way_on(config: RunConfig, run: Path) -> str:
+    """What to type to go on with a run that has ended before its time, in a sentence.
 
-    With as many ranks as before each goes on where it was. With another number, or where a rank left no file, all start from the
-    mean of the models, and say so: optimizers and samplers start afresh.
-
-    Raises
-    ------
-    CheckpointError
-        If a file cannot be read, or is of another model.
+    Parameters
+    ----------
+    config
+        Of the run.
+    run
+        Its folder.
     """
-    store = Store(found.run / FOLDER, 0, 1)
-    headers = store.headers(found.moment)
-    rank, size = transport.rank, transport.size
-    seconds = max(header.seconds for header in headers.values())
-    if found.ranks == size and len(headers) == size:
-        state = store.read(found.moment, rank)
-        statistics = Statistics(**state["statistics"])
-        return Position(statistics.rounds, state["steps"], state["samples"], seconds, statistics, state["training"])
-    samples = 0
-    if rank == 0:
-        samples = _average(store, found.moment, headers, task)
-        _LOG.warning(
-            "%s has checkpoints of %d ranks, %d of them whole, and now there are %d: all start from the mean of the models; "
-            "optimizers, learning-rate schedules and samplers start afresh",
-            found.run, found.ranks, len(headers), size,
-        )
-    samples = transport.gather(samples)[0]
-    own = samples // size + (rank < samples % size)
-    return Position(0, 0, own, seconds, Statistics(), None)
-
-
-@torch.no_grad()
-def _average(store: Store, moment: Moment, headers: Mapping[Rank, Any], task: Task) -> int:
-    """Make the task's model the mean of all; return their samples."""
-    total: dict[str, torch.Tensor] = {}
-    samples = 0
-    for rank in headers:
-        state = store.read(moment, rank)
-        samples += state["samples"]
-        for name, value in state["training"]["model"].items():
-            if not (value.is_floating_point() or value.is_complex()):
-                total.setdefault(name, value)
-            elif name in total:
-                total[name] += value.to(total[name].dtype)
-            else:
-                total[name] = value.to(torch.float64 if value.is_floating_point() else torch.complex128)
-    for name, value in task.model.state_dict().items():
-        mean = total[name]
-        value.copy_(mean / len(headers) if mean.is_floating_point() or mean.is_complex() else mean)
-    return samples
-
-
+    # Only headers are looked at: several ranks may ask at once. Damage is found when somebody goes on.
+    newest = next((found.moment for found in CheckpointFolder(run / FOLDER).sets() if found.complete), None)
+    if newest is not None:
+        command = shlex.join(["consensus", "run", str(run / "config.toml"), "--resume", str(run)])
+        return f"The newest complete checkpoint is {run / FOLDER / str(newest)}; to go on from it: {command}"
+    if config.checkpoint.every is not None:
+        return f"No checkpoint of {run} is complete yet, so there is nothing to go on from: start again"
+    return (
+        f"{run} has no checkpoints to go on from: start again; with --set 'checkpoint.every=\"60 s\"', say, the next run has some"
+    )

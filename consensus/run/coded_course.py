@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from consensus.coded_handle import CodedHandle
+from consensus.coded_handle import CodedHandle, MasterHandle
 from consensus.config import RunConfig
+from consensus.run.checkpoints import Checkpoints
 from consensus.run.ending import Ending
 from consensus.run.gradient import clip
 from consensus.run.loop import REPORT_EVERY, Course
@@ -42,7 +43,6 @@ class CodedCourse(Course):
         self._parts = Parts(config, task, handle.size)
         self._report_at = 0.0
         self._loss = math.nan
-        self._updates = 0
 
         def clip_mean(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
             clip(task, config.optimizer.clip_norm)
@@ -54,10 +54,20 @@ class CodedCourse(Course):
         statistics = self._coded.statistics
         return Counts(self._ending.tally.own, statistics.rounds, statistics.backups)
 
+    def checkpoint(self, checkpoints: Checkpoints) -> None:
+        """See :class:`Course`; one is due after an update."""
+        super().checkpoint(checkpoints)
+        self._after_rounds(lambda record, times: self._write_checkpoint())
+
     def run(self) -> Seconds:
         """Train; return when this rank had nothing more to do, on the run's clock."""
         self._task.model.train()
+        began = self._steps
+        if began and isinstance(self._coded, MasterHandle) and self._over():
+            return self.seconds  # what the run was to do is done already
         self._coded.train(self._parts.loss, until=self._over, on_update=self._updated)
+        if self._steps > began:
+            self._write_checkpoint(last=True)
         self._tell(self.seconds, over=True)
         return self.seconds
 
@@ -66,11 +76,11 @@ class CodedCourse(Course):
         if seconds >= self._report_at:
             self._report_at = seconds + REPORT_EVERY
             self._tell(seconds, over=False)
-        return self._ending.look(seconds, self._updates)
+        return self._ending.look(seconds, self._steps)
 
     def _updated(self, loss: float, samples: int, residual: float) -> None:
         self._loss = loss
-        self._updates += 1
+        self._steps += 1
         self._ending.tally.add(samples)
         if self._task.scheduler is not None:
             self._task.scheduler.step()

@@ -18,13 +18,13 @@ import torch
 from consensus.coded_handle import CodedHandle, MasterHandle, attach_coded
 from consensus.config import RunConfig
 from consensus.config.schema import ALLREDUCE
-from consensus.errors import ConsensusError
+from consensus.errors import CodingError, ConsensusError, DeadRanks
 from consensus.handle import Handle
 from consensus.neighbours import NeighbourHandle
 from consensus.optim import attach, attach_served
 from consensus.recording.folder import file_name
 from consensus.recording.writer import MIB, EventWriter
-from consensus.run.checkpoints import Checkpoints, Found, Position, find, take_up
+from consensus.run.checkpoints import Checkpoints, Found, find, way_on
 from consensus.run.coded_course import CodedCourse
 from consensus.run.curves import draw_curves
 from consensus.run.ending import EndByMaster, EndByMessage, EndByVote, Ending
@@ -32,6 +32,7 @@ from consensus.run.evaluation import Evaluated, Evaluator
 from consensus.run.folder import SNAPSHOTS, agree_on_folder
 from consensus.run.loop import Course, Loop
 from consensus.run.marks import kept
+from consensus.run.position import Position, take_up
 from consensus.run.prepare import Task, prepare
 from consensus.run.results import to_metrics, write_metrics, write_summary
 from consensus.run.service import Service
@@ -41,7 +42,7 @@ from consensus.run.status import Report
 from consensus.run.stops import Tally
 from consensus.run.summary import LOST, RankResult, coding_of, rank_result, summarise
 from consensus.run.watch import TargetWatch
-from consensus.serving import ServerHandle
+from consensus.serving import ServedHandle, ServerHandle
 from consensus.trace import TraceWriter
 from consensus.transport.base import Transport
 from consensus.transport.idle import cpus
@@ -74,6 +75,11 @@ def run(config: RunConfig, transport: Transport, *, report: Report | None = None
         If the run cannot be started as it is written.
     NonFiniteLoss
         If a loss becomes NaN or infinite and ``run.on_nan`` is "stop".
+    DeadRanks
+        If ranks have died without whom the others cannot go on, such as a parameter server; the message says from which
+        checkpoint another run can.
+    CodingError
+        Likewise if too few ranks are left to decode gradients.
     """
     config.check(transport.size)
     if config.codes:
@@ -89,6 +95,12 @@ def run(config: RunConfig, transport: Transport, *, report: Report | None = None
             trained = _train(site, task)
             _evaluate(site, trained, started)
             return site.folder
+    except (DeadRanks, CodingError) as error:
+        # Too many have died, and the run cannot go on by itself.
+        further = "" if site.handle is None else f". {way_on(config, site.folder)}"
+        told = type(error)(f"{error}{further}")
+        told.add_note(site.where)
+        raise told from error
     except BaseException as error:
         error.add_note(site.where)
         raise
@@ -133,7 +145,7 @@ def _train(site: _Site, task: Task) -> _Trained:
     keeps_models = rank < config.holders(site.transport.size)
     with ExitStack() as stack:
         ending = _ending(site)
-        position = None if site.found is None else take_up(site.found, task, site.transport)
+        position = None if site.found is None else take_up(site.found, config, task, site.transport)
         if position is not None:
             counts = dict(enumerate(site.transport.gather(position.samples)))
             ending.tally.resume(counts.pop(rank), counts)
@@ -151,13 +163,14 @@ def _train(site: _Site, task: Task) -> _Trained:
         if position is not None:
             position.restore(task)
             handle.statistics = position.statistics
+            if isinstance(handle, ServedHandle):
+                handle.resume(position.engine)
             loop.origin -= position.seconds
             site.resumed_at = position.seconds
-            if isinstance(loop, Loop):
-                loop.resume(position.steps)
+            loop.resume(position.steps)
             started -= position.seconds
-        if isinstance(loop, Loop) and config.checkpoint.every is not None:
-            loop.checkpoint(_checkpoints(site, task, position))
+        if config.checkpoint.every is not None and rank < config.writers(site.transport.size):
+            loop.checkpoint(Checkpoints(config, site.folder, task, handle, site.resumed_at))
         if events is not None:
             events.set_clock(loop.origin, started)
         if config.run.trace:
@@ -192,11 +205,6 @@ def _find(config: RunConfig, resume: str, transport: Transport) -> Found | None:
     if isinstance(found, ConsensusError):
         raise found
     return found
-
-
-def _checkpoints(site: _Site, task: Task, position: Position | None) -> Checkpoints:
-    rounds, seconds = (0, 0.0) if position is None else (position.rounds, position.seconds)
-    return Checkpoints(site.config, site.folder, task, site.transport.rank, site.transport.size, rounds, seconds)
 
 
 def _course(site: _Site, task: Task, handle: Handle, ending: Ending) -> Course:
@@ -302,6 +310,8 @@ def _evaluate(site: _Site, trained: _Trained, started: datetime) -> None:
     results = dict(transport.gather((rank, trained.result)))
     living = sorted(results)
     first = living[0]
+    if not any(holder in results for holder in range(config.holders(transport.size))):
+        raise DeadRanks(f"rank {rank} cannot evaluate the model: rank 0, which had it, died when training was over")
     known = {evaluated.mark: evaluated for evaluated in transport.gather(trained.evaluated)[0]}
     end = max(result.ended_at for result in results.values())
     # A mark at which some rank's disk was full has no mean.

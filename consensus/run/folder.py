@@ -10,7 +10,7 @@ from pathlib import Path
 
 from consensus import config as run_files
 from consensus.config import RunConfig
-from consensus.errors import ConfigError
+from consensus.errors import ConfigError, DeadRanks
 from consensus.transport.base import Transport
 
 SNAPSHOTS = "snapshots"
@@ -24,6 +24,8 @@ def agree_on_folder(config: RunConfig, transport: Transport, started: datetime) 
     ------
     ConfigError
         On all ranks, if it cannot be made, or a rank does not see it.
+    DeadRanks
+        If rank 0 has died.
     """
     made: str | ConfigError | None = None
     if transport.rank == 0:
@@ -32,6 +34,8 @@ def agree_on_folder(config: RunConfig, transport: Transport, started: datetime) 
         except ConfigError as error:
             made = error
     made = transport.gather(made)[0]
+    if 0 not in transport.members:
+        raise DeadRanks(f"rank {transport.rank} cannot begin: rank 0, which makes the folder of results, has died; start again")
     if not isinstance(made, str):
         raise made if made is not None else ConfigError("rank 0 made no folder for the results")
     folder = Path(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ import torch
 from consensus.config import RunConfig
 from consensus.driver import RoundTimes
 from consensus.handle import Handle
-from consensus.neighbours import NeighbourHandle
 from consensus.protocol.rounds import RoundRecord
 from consensus.run.checkpoints import Checkpoints
 from consensus.run.ending import Ending
@@ -44,6 +44,8 @@ class Course(ABC):
         self._handle, self._ending = handle, ending
         self._now = handle.transport.now
         self._recorder: Recorder | None = None
+        self._checkpoints: Checkpoints | None = None
+        self._steps = 0
         self.origin = self._now()
 
     @property
@@ -68,11 +70,33 @@ class Course(ABC):
     def trace(self, writer: TraceWriter) -> None:
         """Write every round to ``writer``."""
         now = self._now
+        self._after_rounds(lambda record, times: writer.write(record, times, now()))
+
+    def _after_rounds(self, call: Callable[[RoundRecord | None, RoundTimes], None]) -> None:
+        before = self._handle.on_round
 
         def on_round(record: RoundRecord | None, times: RoundTimes) -> None:
-            writer.write(record, times, now())
+            if before is not None:
+                before(record, times)
+            call(record, times)
 
         self._handle.on_round = on_round
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, checkpoints: Checkpoints) -> None:
+        """Write them when they are due, and a last one at the end."""
+        self._checkpoints = checkpoints
+
+    def resume(self, steps: int) -> None:
+        """Go on as after so many steps, or updates where this rank makes those."""
+        self._steps = steps
+
+    def _write_checkpoint(self, *, last: bool = False) -> None:
+        """If one is wanted, and due."""
+        if self._checkpoints is not None:
+            write = self._checkpoints.end if last else self._checkpoints.look
+            write(self._steps, self._ending.tally.own, self.seconds)
 
 
 class Loop(Course):
@@ -100,20 +124,10 @@ class Loop(Course):
         self._clip = config.optimizer.clip_norm
         self._report_at = 0.0
         self._batch = 0
-        self._steps = 0
-        self._checkpoints: Checkpoints | None = None
         self._lost: frozenset[Rank] = frozenset()
         # After the handle's own hook: under all-reduce the averaged gradient is clipped, not each rank's; and a snapshot that is
         # taken before the step does not count the step's samples, one that is taken before the average does.
         task.optimizer.register_step_pre_hook(self._before_step)
-
-    def checkpoint(self, checkpoints: Checkpoints) -> None:
-        """Look whether one is due after each step."""
-        self._checkpoints = checkpoints
-
-    def resume(self, steps: int) -> None:
-        """Go on as after so many steps."""
-        self._steps = steps
 
     def counts(self) -> Counts:
         """What this rank has done."""
@@ -149,14 +163,12 @@ class Loop(Course):
             seconds = self.seconds
             self._steps += 1
             over = ending.look(seconds, handle.statistics.rounds)
-            lost = handle.lost if isinstance(handle, NeighbourHandle) else frozenset[Rank]()
+            lost = handle.lost
             if lost != self._lost and self._recorder is not None:
                 for peer in lost - self._lost:
                     self._recorder.lose(peer)
                 self._lost = lost
-            if self._checkpoints is not None:
-                write = self._checkpoints.end if over else self._checkpoints.look
-                write(handle.statistics, self._steps, ending.tally.own, seconds, lost)
+            self._write_checkpoint(last=over)
             if self._report is not None and (over or seconds >= self._report_at):
                 self._report_at = seconds + REPORT_EVERY
                 self._report(self._status(seconds, value, over))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from consensus.config import RunConfig
+from consensus.run.checkpoints import Checkpoints
 from consensus.run.ending import Ending
 from consensus.run.gradient import clip
 from consensus.run.loop import REPORT_EVERY, Course
@@ -57,9 +58,17 @@ class Service(Course):
         decides = self._server.decides
         return 0 if decides is None else decides.arrived * self._batch
 
+    def checkpoint(self, checkpoints: Checkpoints) -> None:
+        """See :class:`Course`; one is due after an update, and tells of the model as that has left it."""
+        super().checkpoint(checkpoints)
+        self._after_rounds(lambda record, times: self._write_checkpoint())
+
     def run(self) -> Seconds:
         """Serve; return when the last worker had left, on the run's clock."""
+        began = self._server.progress
         self._server.serve(self._look)
+        if self._server.progress > began:
+            self._write_checkpoint(last=True)
         self._tell(self.seconds, over=True)
         return self.seconds
 

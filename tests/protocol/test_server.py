@@ -596,3 +596,45 @@ def test_steps_do_not_grow_when_workers_leave() -> None:
     for worker in (2, 3, 4):
         desk.leaves(worker)
     assert [command.factor for command in desk.pushes_whole(1, 0) if isinstance(command, Apply)] == [0.25]
+
+
+# -- checkpoints ----------------------------------------------------------------------------------------------------------
+
+
+def test_another_server_goes_on_at_the_version_that_the_first_had() -> None:
+    first = Desk("backup", n=3, b=1)
+    first.pushes_whole(1, 0)
+    first.pushes_whole(2, 0)
+    first.pushes_whole(3, 0)
+    first.pushes_whole(1, 1, square=NAN)
+    state = first.engine.state()
+    desk = Desk("backup", n=3, b=1)
+    desk.engine.resume(state)
+    desk.engine.begin(10.0)
+    assert (desk.engine.round, desk.engine.arrived) == (1, 3)
+    assert (desk.engine.discarded, desk.engine.rejected) == ({3: 1}, {1: 1})
+    assert desk.pushes_whole(2, 1) == []
+    assert desk.pushes_whole(3, 1) == [Apply((2, 3), 1.0), *given(2, 1, 2, 3)]
+    with pytest.raises(ProtocolError, match="pushed a gradient at version 3, but was given version 2 at most"):
+        desk.announce(1, 3)
+
+
+def test_what_a_rule_has_learnt_outlives_the_workers_that_leave_in_the_end() -> None:
+    first = Desk("dbw", n=3)
+    for version in range(2):
+        for worker in (1, 2, 3):
+            first.pushes_whole(worker, version, square=2.0)
+    known = first.engine.rule_state.times.sustained().tolist()
+    assert known[-1] > 0
+    for worker in (1, 2, 3):
+        first.leaves(worker)
+    state = first.engine.state()
+    for rule, kept in (("dbw", known), ("bsp", None)):
+        desk = Desk(rule, n=3)
+        desk.engine.resume(state)
+        desk.engine.begin(100.0)
+        assert (desk.engine.rule_state.times.sustained().tolist() if kept else desk.engine.rule_state) == kept
+    other = Desk("dbw", n=3, window=5)
+    other.engine.resume(state)
+    other.engine.begin(100.0)
+    assert not other.engine.rule_state.times.sustained().any()

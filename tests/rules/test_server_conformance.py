@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.served import Served
 
+from consensus.checkpoint.plain import decoded, encoded
 from consensus.protocol.service import PushMode
 from consensus.rules.serving import SERVER_RULES, build_server
 
@@ -99,6 +100,16 @@ def settled(run: Served) -> None:
 
 def test_every_rule_is_in_the_table() -> None:
     assert {name for name, _ in CASES} == set(SERVER_RULES) == set(LAWS)
+
+
+@every_rule
+def test_what_was_learnt_is_plain_data_and_others_go_on_with_it(name: str, parameters: dict[str, Any], push: PushMode) -> None:
+    before = served(name, parameters, push, "exponential", seed=2, n=5).run(updates=60)
+    learnt = decoded(encoded(before.rule.learnt(before.state)))
+    for n in (5, 6):
+        after = served(name, parameters, push, "exponential", seed=3, n=n)
+        after.state = after.rule.resume(learnt, after.view, 0.0)
+        settled(after.run(updates=60))
 
 
 @every_rule

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.served import Served
 
+from consensus.checkpoint.plain import decoded, encoded
 from consensus.errors import ConfigError, NonFiniteLoss, ProtocolError
 from consensus.protocol.service import Arrival, ServerRule, ServerView, Update, Verdict
 from consensus.rules.rates import build_rate
@@ -215,6 +216,24 @@ def test_dbw_counts_with_those_that_are_left() -> None:
     run = taught(departures=[(20.0, 1), (30.0, 5)], square=lambda k: 1.0, updates=200)
     assert run.state.times.workers == 4
     assert 1 <= run.state.k <= 4
+
+
+def test_dbw_goes_on_with_what_an_earlier_server_had_learnt() -> None:
+    run = taught()
+    learnt = decoded(encoded(run.rule.learnt(run.state)))
+    view = view_of(workers=run.view.workers, version=60)
+    state = run.rule.resume(learnt, view, 1000.0)
+    assert (state.k, state.first) == (run.state.k, 60) == (3, 60)
+    assert state.times.sustained().tolist() == run.state.times.sustained().tolist()
+    # Both learn on alike.
+    for number, loss in enumerate((939.0, 989.0, 938.0)):
+        for gain in (run.state.gain, state.gain):
+            gain.observe(2, 1.0, 3.0, loss, 0.1)
+        assert state.gain.loss_rose is run.state.gain.loss_rose is (number == 1)
+        for k in range(1, 7):
+            assert state.gain.gain(k, 0.1) == run.state.gain.gain(k, 0.1)
+    fewer = run.rule.resume(learnt, view_of(workers=(1, 2)), 0.0)
+    assert (fewer.times.workers, fewer.k) == (2, 2)
 
 
 def test_dbw_refuses_a_loss_that_is_not_finite() -> None:

@@ -17,7 +17,7 @@ from consensus.errors import ConfigError
 from consensus.run import experiment
 from consensus.run.checkpoints import FOLDER, LATEST, find
 from consensus.run.results import read_metrics
-from consensus.transport import loopback
+from tests.checkpointed_runs import models, near, run
 from tests.experiments import small, summary_of
 
 EVERY = {"every": "3 rounds"}
@@ -28,27 +28,8 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "draw_curves", lambda runs, path: path.touch())
 
 
-def run(settings: RunConfig, size: int = 4, resume: str | None = None) -> Path:
-    (folder,) = set(loopback.run(size, lambda transport: experiment.run(settings, transport, resume=resume)))
-    return folder
-
-
-def models(folder: Path, size: int = 4) -> list[dict[str, torch.Tensor]]:
-    """What the ranks ended with."""
-    store = Store(folder / FOLDER, 0, 1)
-    moment = store.newest()
-    assert moment is not None
-    return [store.read(moment, rank)["training"]["model"] for rank in range(size)]
-
-
 def same(one: list[dict[str, torch.Tensor]], other: list[dict[str, torch.Tensor]]) -> bool:
     return all(torch.equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a)
-
-
-def near(one: list[dict[str, torch.Tensor]], other: list[dict[str, torch.Tensor]]) -> None:
-    for a, b in zip(one, other, strict=True):
-        for name in a:
-            torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6)
 
 
 def config(out: Path, rounds: int = 0, rule: str = "full", stop: str = "", **changes: Any) -> RunConfig:
@@ -74,8 +55,8 @@ def test_a_run_in_two_halves_is_one_run(tmp_path: Path, changes: dict[str, Any],
     half = run(config(tmp_path / "halves", 5, **changes), size)
     rest = run(config(tmp_path / "halves", 8, **changes), size, resume=str(half))
     if size == 2 or changes.get("rule") == "allreduce":
-        assert same(models(whole, size), models(rest, size))
-    near(models(whole, size), models(rest, size))
+        assert same(models(whole, *range(size)), models(rest, *range(size)))
+    near(models(whole, *range(size)), models(rest, *range(size)))
     ends = [summary_of(folder) for folder in (whole, rest)]
     assert ends[0]["rounds"] == ends[1]["rounds"] == [8] * size
     assert ends[0]["samples"] == ends[1]["samples"]
@@ -94,7 +75,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_set(tmp_path: Path) -> None
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     rest = run(config(tmp_path / "killed", 8), resume=str(killed))
     assert summary_of(rest)["resumed"]["set"] == "checkpoint-0001-00000002"
-    near(models(whole), models(rest))
+    near(models(whole, *range(4)), models(rest, *range(4)))
 
 
 @pytest.mark.parametrize("rule", ["dtur", "static_backup", "gap"])
@@ -136,14 +117,13 @@ def test_another_number_of_ranks_starts_from_the_mean_and_says_so(
     tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     half = run(config(tmp_path, 6))
-    mean = {
-        name: np.mean([model[name].numpy().astype(float) for model in models(half)], axis=0) for name in models(half)[0]
-    }
+    were = models(half, *range(4))
+    mean = {name: np.mean([model[name].numpy().astype(float) for model in were], axis=0) for name in were[0]}
     settings = small(tmp_path, "rounds = 1", rule={"name": "full"}, optimizer={"lr": 0.0}, checkpoint=EVERY)
     with caplog.at_level(logging.WARNING):
         rest = run(settings, size, resume=str(half))
     assert f"checkpoints of 4 ranks, 4 of them whole, and now there are {size}: all start from the mean" in caplog.text
-    for model in models(rest, size):
+    for model in models(rest, *range(size)):
         for name, value in model.items():
             np.testing.assert_allclose(value.numpy(), mean[name], rtol=1e-6, atol=1e-7)
     assert summary_of(rest)["samples"] == summary_of(half)["samples"] + size * 8
@@ -181,8 +161,10 @@ def test_what_cannot_be_gone_on_from(tmp_path: Path) -> None:
     [
         ({"checkpoint": {"every": "3 ronds"}}, "unknown unit 'ronds'"),
         ({"checkpoint": {"every": "60 s"}, "rule": {"name": "allreduce"}}, "all ranks have to write after the same step"),
-        ({"checkpoint": EVERY, "rule": {"name": "bsp"}}, "not possible with a parameter server yet"),
-        ({"checkpoint": EVERY, "rule": {"name": "hgc"}}, "not possible with coded gradients yet"),
+        (
+            {"checkpoint": {"every": "60 s"}, "rule": {"name": "bsp"}, "server": {"servers": 2}},
+            "2 servers have a share of the model each and have to write after the same update; give rounds",
+        ),
     ],
 )
 def test_bad_sections(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Mapping
+from itertools import pairwise, starmap
+from typing import Any, NamedTuple
 
 from consensus.errors import ConfigError, NonFiniteLoss
 
@@ -194,6 +195,32 @@ class GainEstimator:
             raise ConfigError(f"gain: k = {k}, step = {step}, expected one gradient or more and a learning rate above 0")
         bend = self.smoothness * step**2 / 2
         return (step - bend) * self.squared_norm - bend * self.noise / k
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been seen, as lists of numbers."""
+        return {
+            "updates": [tuple(update) for update in self._updates],
+            "variances": list(self._variances),
+            "differences": list(self._differences),
+            "loss_rose": self.loss_rose,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know what another one with the same windows knew.
+
+        Parameters
+        ----------
+        state : mapping
+            What :meth:`state_dict` gave.
+        """
+        for known, name in ((self._variances, "variances"), (self._differences, "differences")):
+            known.clear()
+            known.extend(state[name])
+        self._updates.clear()
+        self._updates.extend(starmap(_Update, state["updates"]))
+        self.loss_rose = state["loss_rose"]
+        if self._updates:
+            self._estimate()
 
     def _signal(self, update: _Update) -> float:
         return update.mean_square - self.noise / update.k

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -125,7 +126,28 @@ class HorizonGain:
         self.ready = self._last is not None and (self.ready or self.bound.noise > 0.0 or k > 1)
         self._last = _Made(k, step)
         self._along += step
-        self.slope = self._trend() if len(self._looks) >= _ENOUGH else self.bound.squared_norm
+        self.slope = self._slope()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been seen, as lists of numbers."""
+        looks = [(*look[:-1], None if look.before is None else tuple(look.before)) for look in self._looks]
+        last = None if self._last is None else tuple(self._last)
+        return {"bound": self.bound.state_dict(), "looks": looks, "last": last, "along": self._along, "ready": self.ready}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know what another one with the same windows and horizon knew.
+
+        Parameters
+        ----------
+        state : mapping
+            What :meth:`state_dict` gave.
+        """
+        self.bound.load_state_dict(state["bound"])
+        self._looks.clear()
+        self._looks.extend(_Look(k, loss, along, before and _Made(*before)) for k, loss, along, before in state["looks"])
+        self._last = state["last"] and _Made(*state["last"])
+        self._along, self.ready = state["along"], state["ready"]
+        self.slope = self._slope()
 
     def gain(self, k: int, step: float) -> float:
         """G_k, by how much the next M updates with k gradients each are expected to lower the loss.
@@ -165,6 +187,9 @@ class HorizonGain:
     def _edge(self) -> float:
         """The largest η L that is believed."""
         return min(max(self._last.step * self.bound.smoothness, 1.0), _TURNED_OVER) if self._last is not None else 1.0
+
+    def _slope(self) -> float:
+        return self._trend() if len(self._looks) >= _ENOUGH else self.bound.squared_norm
 
     def _trend(self) -> float:
         weights = np.array([look.k for look in self._looks], dtype=np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from consensus.protocol.service import Arrival, ServerView, Update, Verdict
 from consensus.rules.dbw.arrivals import FirstArrivals
@@ -138,6 +138,19 @@ class Dbw(Quorum):
             state.arrivals.resize(n)
             state.times.resize(n)
             state.k = min(state.k, n)
+        return state
+
+    def learnt(self, state: DbwState) -> dict[str, Any]:
+        """Return what the estimators have seen, and the choice in force; which gradients are awaited is the session's affair."""
+        return {"gain": state.gain.state_dict(), "times": state.times.state_dict(), "k": state.k}
+
+    def resume(self, learnt: dict[str, Any], view: ServerView, now: Seconds) -> DbwState:
+        """Go on with these estimates."""
+        state, n = self.start(view, now), len(view.workers)
+        state.gain.load_state_dict(learnt["gain"])
+        state.times.load_state_dict(learnt["times"])
+        state.times.resize(n)
+        state.k = min(learnt["k"], n)
         return state
 
     def _choose(self, state: DbwState, view: ServerView, used: int, n: int, unit: float) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,6 +157,23 @@ class WaitingTimes:
             new[:fewer, :fewer] = old[:fewer, :fewer]
             setattr(self, name, new)
         self._workers = workers
+        self._fitted = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been seen, as arrays and numbers."""
+        return {"now": self._now, "weights": self._weights.copy(), "sums": self._sums.copy(), "last": self._last.copy()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know what another one knew, and count with as many workers; the history stays this one's.
+
+        Parameters
+        ----------
+        state : mapping
+            What :meth:`state_dict` gave.
+        """
+        self._now = state["now"]
+        self._weights, self._sums, self._last = (state[name].copy() for name in ("weights", "sums", "last"))
+        self._workers = len(self._weights)
         self._fitted = None
 
     def _present(self) -> NDArray[np.float64]:
