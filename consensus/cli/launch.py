@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from consensus.cli.options import Hostfile, Mpirun
+from consensus.cli.options import Hostfile, LostAfter, MpiOptions, Mpirun, words
 
 Ranks = Annotated[int, typer.Option("-n", "--ranks", min=1, help="How many ranks to start.")]
 Script = Annotated[
@@ -17,10 +17,6 @@ Script = Annotated[
 ]
 Arguments = Annotated[
     list[str] | None, typer.Argument(metavar="[ARGUMENTS]...", help="Passed to the script.", show_default=False)
-]
-Options = Annotated[
-    list[str] | None,
-    typer.Option("--mpi-option", metavar="OPTION", help="A further option for mpirun; repeatable.", show_default=False),
 ]
 
 
@@ -30,7 +26,8 @@ def launch(
     arguments: Arguments = None,
     hostfile: Hostfile = None,
     mpirun: Mpirun = None,
-    mpi_option: Options = None,
+    mpi_option: MpiOptions = None,
+    lost_after: LostAfter = None,
 ) -> None:
     """Start a Python script as MPI ranks: with the launcher that fits, and such that a rank that raises ends the job.
 
@@ -44,8 +41,8 @@ def launch(
         raise LaunchError("this process is a rank already; start `consensus launch` without mpirun or srun")
     if script != "-m" and not Path(script).is_file():
         raise ConfigError(f"no script {script!r}, expected a Python file or -m MODULE")
-    extra = [word for option in mpi_option or [] for word in option.split()]
-    job = command(n, [script, *(arguments or [])], hostfile=hostfile, extra=extra, mpirun=mpirun)
+    program, extra = [script, *(arguments or [])], words(mpi_option)
+    job = command(n, program, hostfile=hostfile, extra=extra, lost_after=lost_after, mpirun=mpirun)
     sys.stdout.flush()
     sys.stderr.flush()
     # The launcher takes this process's place: signals, standard input and the exit code are the script's own affair.

@@ -81,7 +81,7 @@ def check(folder: Path) -> None:
         )  # fmt: skip
         print(said, flush=True)
         number = said.split("job ")[1].split(";")[0]
-        until(lambda: cluster.job(number).get("JobState") in ENDED, 600, "the job's end")
+        until(lambda: cluster.job(number).get("JobState") in ENDED, 1800, "the job's end")
         job = cluster.job(number)
     log = (folder / "runs" / f"digits-{number}.log").read_text()
     print(log, flush=True)
