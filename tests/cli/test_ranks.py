@@ -61,12 +61,21 @@ def call(argv: Sequence[str], env: dict[str, str] | None = None) -> subprocess.C
 def test_run_launches_its_ranks(tmp_path: Path) -> None:
     done = call(consensus("run", "digits", *SHORT, "--out", tmp_path))
     assert done.returncode == 0, done
-    (folder,) = tmp_path.glob("digits-*")
+    (folder,) = tmp_path.iterdir()
     assert json.loads((folder / "summary.json").read_text())["rounds"] == [20, 20]
     for said in ("dtur on 2 ranks", "compute, s", f"results are in {folder}", "curves.png"):
         assert done.stdout.count(said) == 1, done.stdout
     # Open MPI gives ranks a pseudo-terminal; nothing drawn for one may end up in a file.
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_an_exit_code_of_0_without_results_is_no_success(tmp_path: Path) -> None:
+    # What Open MPI's launcher does when it has lost a host.
+    mpirun = tmp_path / "mpirun"
+    mpirun.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Open MPI"\nexit 0\n')
+    mpirun.chmod(0o755)
+    done = call(consensus("run", "digits", *SHORT, "--out", tmp_path / "runs", "--mpirun", mpirun))
+    assert (done.returncode, "the run has no results" in done.stderr, "--resume latest" in done.stderr) == (1, True, True), done
 
 
 def test_ctrl_c_ends_in_good_order(tmp_path: Path) -> None:

@@ -97,15 +97,33 @@ class Network:
                 env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
             )  # fmt: skip
 
+    def ranks_on(self, host: int) -> int:
+        """How many ranks there are on a host."""
+        return len(self._ranks(host))
+
+    def kill_ranks(self, host: int) -> None:
+        """Kill the ranks of a host, and nothing else on it."""
+        for number in self._ranks(host):
+            os.kill(number, signal.SIGKILL)
+
     def limit(self, host: int, rate: str, latency: str) -> None:
         """Let a host's link carry no more than ``rate``, either way; what would wait longer than ``latency`` is dropped."""
         for space, device in ((self._space(host), LINK), (self._switch, _port(host))):
             bucket = ("rate", rate, "burst", "16kb", "latency", latency)
             self._inside(space, "tc", "qdisc", "add", "dev", device, "root", "tbf", *bucket)
 
+    def unlimit(self, host: int) -> None:
+        """Undo :meth:`limit`."""
+        for space, device in ((self._space(host), LINK), (self._switch, _port(host))):
+            self._inside(space, "tc", "qdisc", "del", "dev", device, "root")
+
     def cut(self, host: int) -> None:
         """Take a host's link down: no end of any connection is told."""
         self._inside(self._space(host), "ip", "link", "set", LINK, "down")
+
+    def mend(self, host: int) -> None:
+        """Take a host's link up again."""
+        self._inside(self._space(host), "ip", "link", "set", LINK, "up")
 
     def crash(self, host: int) -> int:
         """Kill whatever runs on a host, at once; returns how many processes that were."""
@@ -117,6 +135,16 @@ class Network:
 
     def _space(self, host: int) -> str:
         return f"{self._prefix}{host}"
+
+    def _ranks(self, host: int) -> list[int]:
+        def environment(number: int) -> bytes:
+            try:
+                return Path(f"/proc/{number}/environ").read_bytes()
+            except OSError:
+                return b""
+
+        inside = map(int, ip("netns", "pids", self._space(host)).split())
+        return [number for number in inside if b"OMPI_COMM_WORLD_RANK=" in environment(number)]
 
     def _kill(self, space: str) -> int:
         numbers = ip("netns", "pids", space).split()

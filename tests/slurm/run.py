@@ -53,7 +53,9 @@ def main() -> None:
     """Run the test; the exit code is 0 if all is as promised."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", type=Path, help="a new folder for all files, which stays; by default they are removed")
-    keep = parser.parse_args().keep
+    parser.add_argument("--limit", default=LIMIT, help="time limit of each start, longer on a machine that is busy")
+    options = parser.parse_args()
+    keep, limit = options.keep, options.limit
     # Where distributions keep daemons.
     os.environ["PATH"] += os.pathsep + os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
     # Killed or not, it leaves no daemons behind.
@@ -63,20 +65,20 @@ def main() -> None:
         sys.exit(f"not found: {', '.join(absent)}; install Slurm and munge, as in: apt-get install slurm-wlm munge")
     if keep is not None:
         keep.mkdir(parents=True)
-        check(keep.absolute())
+        check(keep.absolute(), limit)
         return
     with tempfile.TemporaryDirectory() as folder:
-        check(Path(folder))
+        check(Path(folder), limit)
 
 
-def check(folder: Path) -> None:
-    """Do it all in ``folder``."""
+def check(folder: Path, limit: str) -> None:
+    """Do it all in ``folder``, with a time limit in Slurm's form."""
     (folder / "slow.toml").write_text(RUN + SLOW)
     (folder / "fast.toml").write_text(RUN)
     (folder / "slurm").mkdir(mode=0o755)
     with Cluster(folder / "slurm") as cluster:
         said = consensus(
-            "submit", "slow.toml", "--nodes", "2", "--ntasks-per-node", TASKS, "--time", LIMIT, "--notice", NOTICE,
+            "submit", "slow.toml", "--nodes", "2", "--ntasks-per-node", TASKS, "--time", limit, "--notice", NOTICE,
             "--out", folder / "runs", folder=folder, environment=cluster.environment,
         )  # fmt: skip
         print(said, flush=True)
