@@ -112,11 +112,6 @@ class Network:
             bucket = ("rate", rate, "burst", "16kb", "latency", latency)
             self._inside(space, "tc", "qdisc", "add", "dev", device, "root", "tbf", *bucket)
 
-    def unlimit(self, host: int) -> None:
-        """Undo :meth:`limit`."""
-        for space, device in ((self._space(host), LINK), (self._switch, _port(host))):
-            self._inside(space, "tc", "qdisc", "del", "dev", device, "root")
-
     def cut(self, host: int) -> None:
         """Take a host's link down: no end of any connection is told."""
         self._inside(self._space(host), "ip", "link", "set", LINK, "down")
