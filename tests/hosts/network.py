@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.slurm.cluster import missing, until
 
 PROGRAMS = ("ip", "tc", "unshare", "bash")
 LINK = "e0"
@@ -166,30 +166,14 @@ def ip(*arguments: str) -> str:
     return done.stdout
 
 
-def missing() -> str:
+def lacking() -> str:
     """What this machine lacks, in words; nothing if hosts can be made."""
-    absent = [program for program in PROGRAMS if shutil.which(program) is None]
-    if absent:
+    if absent := missing(PROGRAMS):
         return f"not found: {', '.join(absent)}; install iproute2 and util-linux, as in: apt-get install iproute2 util-linux"
     done = subprocess.run(["unshare", "--net", "--uts", "true"], capture_output=True, text=True)
     if done.returncode != 0:
         return f"no network namespaces ({done.stderr.strip()}); they need root, or CAP_SYS_ADMIN: sudo make hosts-test"
     return ""
-
-
-def until(reached: Callable[[], bool], seconds: float, what: str) -> None:
-    """Ask ten times a second until ``reached`` says so.
-
-    Raises
-    ------
-    SystemExit
-        If that takes too long.
-    """
-    end = time.monotonic() + seconds
-    while not reached():
-        if time.monotonic() > end:
-            sys.exit(f"waited {seconds:.0f} s for {what} in vain")
-        time.sleep(0.1)
 
 
 def _port(host: int) -> str:
