@@ -41,7 +41,7 @@ QUIRKS := set -a && . ./.ci/env.$(MPI) && set +a
 # Batches of ranks one after the other, whatever -j says: they share the cores.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit check lint types stress fuzz slurm-test explore bench wheel docs clean
+.PHONY: help install demo test unit check lint types stress fuzz slurm-test hosts-test explore bench wheel docs clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-zA-Z%-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -79,6 +79,9 @@ fuzz: $(STAMP)  ## Damaged run files, messages, traces and checkpoints, three ti
 
 slurm-test: $(STAMP)  ## A run over several time limits of a real Slurm on this machine (apt install slurm-wlm munge)
 	$(RUN) -m tests.slurm.run
+
+hosts-test: $(STAMP)  ## Runs on three hosts, of network namespaces: slow links, links down, hosts that crash (root; apt install iproute2)
+	$(RUN) -m tests.hosts.run
 
 explore: $(STAMP)  ## Every interleaving of the exchange protocol, the larger cases too
 	$(RUN) -m consensus.sim.explore --large

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from consensus.errors import LaunchError
 from consensus.transport.failures import SURVIVAL
+from consensus.types import Seconds
 
 INSTALL = (
     "install an MPI library: pip install 'consensus-sgd[mpi]' brings Open MPI, or load your site's module, or "
@@ -74,6 +75,8 @@ class Vendor:
         A program beside ``mpirun``, its option, and the line it prints if the library was built for these options.
     surviving : mapping
         Variables that go with these options.
+    detection : str
+        The options with which ranks that are silent for ``timeout`` seconds count as dead, though nobody has seen them die.
     environment : mapping
         Variables that give waiting ranks' processors to those that compute; the user's own values stay.
     as_root : mapping
@@ -88,6 +91,7 @@ class Vendor:
     survival: str = ""
     able: tuple[str, str, str] = ("", "", "")
     surviving: Mapping[str, str] = field(default_factory=_variables)
+    detection: str = ""
     environment: Mapping[str, str] = field(default_factory=_variables)
     as_root: Mapping[str, str] = field(default_factory=_variables)
 
@@ -103,6 +107,12 @@ VENDORS = (
         survival="--with-ft ulfm",
         able=("ompi_info", "--parsable", "options:ft_mpi_support:yes"),
         surviving=SURVIVAL,
+        # In a thread: a rank that computes, or loads its libraries, does not look at its messages. By a broadcast among ranks:
+        # the launcher tells those of its own host only (5.0.11). Without keepalive: the launcher would end the job.
+        detection=(
+            "--mca mpi_ft_detector true --mca mpi_ft_detector_thread true --mca mpi_ft_detector_timeout {timeout:g} "
+            "--mca mpi_ft_detector_period {period:g} --mca mpi_ft_propagator_with_rbcast true --prtemca oob_tcp_keepalive_time 0"
+        ),
         environment=_variables(OMPI_MCA_mpi_yield_when_idle="1"),
         as_root=_variables(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1"),
     ),
@@ -125,6 +135,7 @@ def command(
     *,
     hostfile: str | os.PathLike[str] | None = None,
     extra: Iterable[str] = (),
+    lost_after: Seconds | None = None,
     mpirun: str | os.PathLike[str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Launch:
@@ -142,6 +153,8 @@ def command(
         Hosts to run on, in the format of the MPI library; this host alone without it (or what a batch system allots).
     extra : iterable of str
         Further options for ``mpirun``.
+    lost_after : float, optional
+        Seconds after which a rank that is not heard of counts as dead; without it, only one whose end somebody has seen.
     mpirun : path, optional
         The launcher to use in place of the one that :func:`find` finds.
     environment : mapping, optional
@@ -154,7 +167,7 @@ def command(
     Raises
     ------
     LaunchError
-        If there is no launcher, it does not run, or ``n`` is no number of ranks.
+        If there is no launcher, it does not run, ``n`` is no number of ranks, or the library cannot notice silence.
     """
     if n < 1:
         raise LaunchError(f"cannot start {n} ranks, expected 1 or more")
@@ -165,6 +178,13 @@ def command(
     survival = kind.survival.split() if survives(launcher, kind) else []
     if survival and survival[0] in extra:
         survival = []  # the user says whether, and how
+    if lost_after is not None:
+        if not (survival and kind.detection):
+            raise LaunchError(
+                f"--lost-after needs Open MPI 5 with ULFM, and {launcher} ({kind.name}) does not start ranks with it; "
+                "leave the option out, or name another launcher: --mpirun PROGRAM"
+            )
+        survival += kind.detection.format(timeout=lost_after, period=lost_after / 10).split()
     settings = {
         "OMP_NUM_THREADS": "1",
         **kind.environment,

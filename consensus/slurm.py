@@ -1,7 +1,7 @@
-"""Jobs for Slurm: ``launch/slurm.sbatch``, filled in for one run, and handed to ``sbatch``.
+"""Jobs for Slurm: ``launch/slurm.sbatch`` filled in for a run, or ``launch/script.sbatch`` for a script, handed to ``sbatch``.
 
-The script that comes with the package runs as it is; rendering replaces its ``#SBATCH`` lines and its assignments, and leaves the
-rest, which is what was tested, alone.
+The scripts that come with the package run as they are; rendering replaces their ``#SBATCH`` lines and their assignments, and
+leaves the rest, which is what was tested, alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from consensus.errors import ConfigError, LaunchError
 from consensus.resources import shipped
 
 TEMPLATE = "slurm.sbatch"
-"""The script in ``launch/``."""
+"""The script in ``launch/`` that runs a run file."""
+
+SCRIPT_TEMPLATE = "script.sbatch"
+"""The one that starts a script."""
 
 EARLY = 60
 """Seconds by which Slurm may send a signal earlier than it was asked to."""
@@ -49,8 +52,8 @@ class Job:
         Ranks on each.
     time : str
         Limit of each start, in one of Slurm's forms.
-    notice : int
-        Seconds before the limit at which ranks are asked to end.
+    notice : int or None
+        Seconds before the limit at which ranks are asked to end; None if they are not.
     options : sequence of str
         Further options of ``sbatch``, as in ``--account=physics``; they come last and win.
     """
@@ -58,15 +61,15 @@ class Job:
     nodes: int
     tasks_per_node: int
     time: str = "01:00:00"
-    notice: int = 120
+    notice: int | None = 120
     options: Sequence[str] = field(default=())
 
     def __post_init__(self) -> None:
         for key, value in (("--nodes", self.nodes), ("--ntasks-per-node", self.tasks_per_node), ("--notice", self.notice)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ConfigError(f"{key} {value}: expected 1 or more")
         limit = seconds_of(self.time)
-        if limit <= self.notice + EARLY:
+        if self.notice is not None and limit <= self.notice + EARLY:
             raise ConfigError(
                 f"--time {self.time}: {limit} s leave no time to train: ranks are asked to end {self.notice} s before the limit, "
                 f"and Slurm may ask {EARLY} s sooner; expected more than {self.notice + EARLY} s, or a shorter --notice"
@@ -131,19 +134,33 @@ def render(job: Job, program: Sequence[str], name: str, results: Path, restarts:
     str
         For ``sbatch``.
     """
-    values = {
-        "job-name": name,
-        "nodes": str(job.nodes),
-        "ntasks-per-node": str(job.tasks_per_node),
-        "time": job.time,
-        "output": log(results, name, "%j"),
-        "signal": f"B:USR1@{job.notice}",
-        "chdir": str(Path.cwd()),
-    }
-    options = {key: f"#SBATCH --{key}={shlex.quote(value)}" for key, value in values.items()}
-    options |= {option: f"#SBATCH {option}" for option in job.options}
     assignments = {"run": f"({shlex.join(program)})", "results": shlex.quote(str(results)), "requeues": str(restarts)}
-    return _filled(shipped("launch", TEMPLATE).read_text(encoding="utf-8"), options, assignments)
+    return _filled(TEMPLATE, _options(job, name, results, signal=f"B:USR1@{job.notice}"), assignments)
+
+
+def render_script(job: Job, launch: Sequence[str], script: Sequence[str], name: str, results: Path) -> str:
+    """The script of a job that starts a script as MPI ranks; its working directory is this process's.
+
+    Parameters
+    ----------
+    job
+        What is asked of Slurm; nobody is told before the limit.
+    launch
+        The command that starts the ranks, to which their number and ``script`` are added.
+    script
+        The file, and its arguments.
+    name
+        Shown by ``squeue``.
+    results
+        Folder for what the job prints.
+
+    Returns
+    -------
+    str
+        For ``sbatch``.
+    """
+    assignments = {"launch": f"({shlex.join(launch)})", "script": f"({shlex.join(script)})"}
+    return _filled(SCRIPT_TEMPLATE, _options(job, name, results), assignments)
 
 
 def log(results: Path, name: str, number: str) -> str:
@@ -179,12 +196,26 @@ def submit(script: Path) -> str:
     return done.stdout.strip().split(";")[0]
 
 
+def _options(job: Job, name: str, results: Path, **more: str) -> dict[str, str]:
+    values = {
+        "job-name": name,
+        "nodes": str(job.nodes),
+        "ntasks-per-node": str(job.tasks_per_node),
+        "time": job.time,
+        "output": log(results, name, "%j"),
+        **more,
+        "chdir": str(Path.cwd()),
+    }
+    options = {key: f"#SBATCH --{key}={shlex.quote(value)}" for key, value in values.items()}
+    return options | {option: f"#SBATCH {option}" for option in job.options}
+
+
 def _filled(template: str, options: Mapping[str, str], assignments: Mapping[str, str]) -> str:
-    """``template`` with other ``#SBATCH`` lines and assignments; options that it has not follow its last."""
+    """A script of ``launch/`` with other ``#SBATCH`` lines and assignments; options that it has not follow its last."""
     left = dict(options)
     lines: list[str] = []
     last = 0
-    for line in template.splitlines():
+    for line in shipped("launch", template).read_text(encoding="utf-8").splitlines():
         option = re.match(r"#SBATCH --([a-z-]+)", line)
         variable = re.match(r"([a-z]+)=", line)
         if option is not None:

@@ -53,3 +53,19 @@ Mpirun = Annotated[
     str | None,
     typer.Option("--mpirun", help="The launcher to use, in place of the one that belongs to the library.", show_default=False),
 ]
+MpiOptions = Annotated[
+    list[str] | None,
+    typer.Option("--mpi-option", metavar="OPTION", help="A further option for mpirun; repeatable.", show_default=False),
+]
+LostAfter = Annotated[
+    float | None,
+    typer.Option(
+        "--lost-after", metavar="SECONDS", min=1, show_default=False,
+        help="Count ranks as dead that are not heard of for so long, as after a crash of their host; needs Open MPI 5.",
+    ),
+]  # fmt: skip
+
+
+def words(options: list[str] | None) -> list[str]:
+    """The words of options that were given as one text each, as in ``--mpi-option '--mca btl_tcp_if_include eth0'``."""
+    return [word for option in options or [] for word in option.split()]

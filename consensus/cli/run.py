@@ -6,13 +6,29 @@ import json
 import os
 import shutil
 import signal
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 
-from consensus.cli.options import DataDir, Hostfile, Mode, Mpirun, Progress, Quiet, Ranks, RunFile, Settings
+from consensus.cli.options import (
+    DataDir,
+    Hostfile,
+    LostAfter,
+    Mode,
+    MpiOptions,
+    Mpirun,
+    Progress,
+    Quiet,
+    Ranks,
+    RunFile,
+    Settings,
+    words,
+)
 
 if TYPE_CHECKING:
     from consensus.config import RunConfig
@@ -39,8 +55,11 @@ def run(
     quiet: Quiet = False,
     hostfile: Hostfile = None,
     mpirun: Mpirun = None,
+    mpi_option: MpiOptions = None,
+    lost_after: LostAfter = None,
     resume: Resume = None,
     closing: Annotated[bool, typer.Option("--closing/--no-closing", hidden=True)] = True,
+    receipt: Annotated[Path | None, typer.Option("--receipt", hidden=True)] = None,
 ) -> None:
     """Run an experiment from a run file; every key can be changed with --set.
 
@@ -52,9 +71,12 @@ def run(
     changes = [*(settings or []), *override("run.ranks", ranks), *override("run.out", out)]
     if launched():
         _be_a_rank(file, changes, data_dir, progress, quiet, closing, resume)
+        if receipt is not None:
+            receipt.touch()
         return
     from consensus.cli.ending import complain
     from consensus.cli.supervise import supervise
+    from consensus.errors import LaunchError
     from consensus.launcher import check_not_singleton
 
     check_not_singleton(1)
@@ -68,15 +90,39 @@ def run(
         _be_a_rank(file, changes, data_dir, progress, quiet, closing, resume)
         return
     shown = progress.resolved(config.run.progress and not quiet)
-    launch = rank_job(file, changes, data_dir, size, shown, quiet=quiet, hostfile=hostfile, mpirun=mpirun, resume=resume)
-    from consensus.cli.deaths import Aftermath
+    from consensus.cli.deaths import Aftermath  # loads torch
 
     aftermath = Aftermath(config)
-    outcome = supervise(launch, on_interrupt=announce_interrupt, tee_errors=True)
-    told = aftermath.told(launch, outcome)
-    if told is not None:
-        complain(told)
+    with receipts(config) as receipt:
+        job = rank_job(
+            file, changes, data_dir, size, shown,
+            quiet=quiet, hostfile=hostfile, mpirun=mpirun, extra=words(mpi_option), lost_after=lost_after, resume=resume,
+            receipt=receipt,
+        )  # fmt: skip
+        outcome = supervise(job, on_interrupt=announce_interrupt, done=receipt.exists, tee_errors=True)
+        told = aftermath.told(job, outcome)
+        if told is not None:
+            complain(told)
+        if outcome.code == 0 and not receipt.exists():
+            raise LaunchError(
+                "the launcher says that all is well, but the run has no results: a host was lost, or too many ranks were; with "
+                "checkpoints, --resume latest goes on from the newest"
+            )
     raise typer.Exit(outcome.code)
+
+
+@contextmanager
+def receipts(config: RunConfig) -> Iterator[Path]:
+    """A file that a rank makes when the results are there, among the results: that is where all hosts see it.
+
+    The launcher's exit code does not say. Open MPI's ends with 0 when it has lost a host and ended all ranks (5.0.11), and not
+    at all when it has lost a host without noticing.
+    """
+    path = Path(config.run.out).absolute() / f".{config.run.name}-{uuid.uuid4().hex}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def override(key: str, value: object | None) -> list[str]:
@@ -138,7 +184,10 @@ def rank_job(
     closing: bool = True,
     hostfile: Path | None = None,
     mpirun: str | None = None,
+    extra: Iterable[str] = (),
+    lost_after: float | None = None,
     resume: str | None = None,
+    receipt: Path | None = None,
 ) -> Launch:
     """What starts the ranks of a run: `consensus run` again, with the same changes, under mpirun."""
     from consensus.launcher import command
@@ -147,8 +196,9 @@ def rank_job(
     program += [word for change in changes for word in ("--set", change)]
     program += ["--data-dir", str(data_dir)] if data_dir is not None else []
     program += ["--resume", resume] if resume is not None else []
+    program += ["--receipt", str(receipt)] if receipt is not None else []
     program += [*(["--quiet"] if quiet else []), *([] if closing else ["--no-closing"])]
-    return widened(command(size, program, hostfile=hostfile, mpirun=mpirun), progress)
+    return widened(command(size, program, hostfile=hostfile, extra=extra, lost_after=lost_after, mpirun=mpirun), progress)
 
 
 def widened(job: Launch, progress: Mode) -> Launch:

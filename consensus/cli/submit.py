@@ -58,33 +58,59 @@ def submit(
     """
     from consensus import slurm
     from consensus.cli.console import console
-    from consensus.errors import ConfigError
 
-    options = [*([] if partition is None else [f"--partition={shlex.quote(partition)}"]), *(sbatch_option or [])]
-    job = slurm.Job(nodes, ntasks_per_node, time, notice, options)
+    job = slurm.Job(nodes, ntasks_per_node, time, notice, sbatch_options(partition, sbatch_option))
     changes = [*(settings or []), *override("run.out", out)]
     check_ranks(file, changes, data_dir, job)
     config = check(file, [*changes, *override("run.ranks", job.ranks)], data_dir)
     name, results, resumes = config.run.name, Path(config.run.out), config.checkpoint.every is not None
     command = program(file, settings or [], data_dir, resume=resumes)
     text = slurm.render(job, command, name, results, slurm.RESTARTS if resumes else 0)
+    target = write(text, job, name, results, script)
+    if not resumes:
+        console().print(
+            "there are no checkpoints, so at the time limit the run ends with what it has; to go on then: "
+            "--set 'checkpoint.every=\"60 s\"'",
+            style="yellow", soft_wrap=True, markup=False,
+        )  # fmt: skip
+    if submit:
+        hand_over(target, name, results)
+
+
+def sbatch_options(partition: str | None, further: list[str] | None) -> list[str]:
+    """What is asked of ``sbatch`` beyond nodes, ranks and time."""
+    return [*([] if partition is None else [f"--partition={shlex.quote(partition)}"]), *(further or [])]
+
+
+def write(text: str, job: Job, name: str, results: Path, script: Path | None) -> Path:
+    """Write a job's script, among its results unless ``script`` names another file, and say where it is.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
+    """
+    from consensus.cli.console import console
+    from consensus.errors import ConfigError
+
     target = script or results / f"{name}-{datetime.now():%Y%m%d-%H%M%S}.sbatch"
     try:
         results.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{target} cannot be written ({error.strerror or error}); name another file: --script FILE") from error
-    screen = console()
-    screen.print(f"{nodes} x {ntasks_per_node} ranks, {time} at a time: {target}", soft_wrap=True, markup=False)
-    if not resumes:
-        screen.print(
-            "there are no checkpoints, so at the time limit the run ends with what it has; to go on then: "
-            "--set 'checkpoint.every=\"60 s\"'",
-            style="yellow", soft_wrap=True, markup=False,
-        )  # fmt: skip
-    if submit:
-        number = slurm.submit(target)
-        screen.print(f"job {number}; it prints to {slurm.log(results, name, number)}", soft_wrap=True, markup=False)
+    said = f"{job.nodes} x {job.tasks_per_node} ranks, {job.time} at a time: {target}"
+    console().print(said, soft_wrap=True, markup=False)
+    return target
+
+
+def hand_over(target: Path, name: str, results: Path) -> None:
+    """Submit a job's script, and say which number it has got and where it prints."""
+    from consensus import slurm
+    from consensus.cli.console import console
+
+    number = slurm.submit(target)
+    console().print(f"job {number}; it prints to {slurm.log(results, name, number)}", soft_wrap=True, markup=False)
 
 
 def check_ranks(file: str, changes: list[str], data_dir: Path | None, job: Job) -> None:

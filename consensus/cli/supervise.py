@@ -77,8 +77,10 @@ def supervise(
     launch: Launch,
     *,
     on_interrupt: Callable[[], None] = lambda: None,
+    done: Callable[[], bool] = lambda: False,
     tee_errors: bool = False,
     patience: Seconds = 10.0,
+    linger: Seconds = 60.0,
 ) -> Outcome:
     """Run ranks until they end.
 
@@ -88,10 +90,15 @@ def supervise(
         What to start, from :func:`consensus.launcher.command`.
     on_interrupt : callable
         Called at the first interrupt, after the ranks were asked to finish.
+    done : callable
+        Whether the ranks have done what they were started for. A launcher that has lost sight of a host waits for its ranks
+        for ever; it is ended then.
     tee_errors : bool
         Keep the end of what goes to standard error, too.
     patience : float
         Seconds a job has to end after a second interrupt before it is killed.
+    linger : float
+        Seconds a job may go on when it is done.
 
     Returns
     -------
@@ -108,6 +115,7 @@ def supervise(
     interrupts = _Interrupts(job, on_interrupt)
     errors = _Tee(job.stderr) if job.stderr is not None else None
     with _handling(interrupts):
+        left = linger
         while True:
             try:
                 code = job.wait(timeout=patience if interrupts.count > 1 else 1.0)
@@ -115,8 +123,24 @@ def supervise(
             except subprocess.TimeoutExpired:
                 if interrupts.count > 1:
                     interrupts(signal.SIGKILL, None)
+                elif done():
+                    left -= 1.0
+                    if left <= 0:
+                        code = _end(job, patience)
+                        break
         kept = "" if errors is None else errors.end(patience)
     return Outcome(INTERRUPTED if interrupts.count else _exit_code(code), kept)
+
+
+def _end(job: subprocess.Popen[bytes], patience: Seconds) -> int:
+    """End a launcher that waits in vain; nothing is lost, so that is no failure."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(OSError):
+            os.killpg(job.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            job.wait(timeout=patience)
+            break
+    return 0
 
 
 @contextmanager

@@ -9,6 +9,10 @@ for a rank that has gone on; then everybody agrees on whether it worked everywhe
 Agreement took 15 us with 2 ranks and 40 us with 4, on one host; without it, a rank that has its result could not know of others
 that have none.
 
+*Silence.* With Open MPI's failure detector a rank that is not heard of for some time counts as dead, though it may live on
+beyond a link that is down. What is cut off there sees the others die, and would go on as a run of its own, with the same files.
+So the part that has most of the ranks goes on, and ranks in any other end themselves.
+
 Ranks that end with a code other than 0, by ``os._exit`` say, are not noticed by Open MPI's launcher (5.0.11) under ULFM; those
 that a signal ended are, and an exception under ``python -m mpi4py`` ends the job.
 """
@@ -16,7 +20,9 @@ that a signal ended are, and an exception under ``python -m mpi4py`` ends the jo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -25,6 +31,9 @@ from consensus.types import Rank
 
 ENABLED = "OMPI_MCA_mpi_ft_enable"
 """The variable by which Open MPI's launcher tells its ranks, and users of other launchers tell the library, to live on."""
+
+DETECTOR = "OMPI_MCA_mpi_ft_detector"
+"""The variable by which ranks know that those may count as dead that are merely silent."""
 
 SURVIVAL: Mapping[str, str] = MappingProxyType({"OMPI_MCA_async_mpi_finalize": "1", "OMPI_MCA_btl_tcp_flags": "send,inplace"})
 """What Open MPI 5 has to be told when ranks may die.
@@ -42,7 +51,19 @@ _T = TypeVar("_T")
 
 def told_to_live(environment: Mapping[str, str]) -> bool:
     """Return whether the launcher has asked the MPI library to outlive dead ranks, if it can."""
-    return environment.get(ENABLED, "").lower() in _YES
+    return _says_yes(environment, ENABLED)
+
+
+def in_majority(living: Iterable[Rank], size: int) -> bool:
+    """Return whether ``living``, of ``size`` ranks, may go on where others may do so elsewhere; of two halves it is rank 0's.
+
+    Examples
+    --------
+    >>> in_majority([3, 4, 5], 5), in_majority([0, 1], 4), in_majority([2, 3], 4)
+    (True, True, False)
+    """
+    among = set(living)
+    return 2 * len(among) + (0 in among) > size
 
 
 def prepare(environment: MutableMapping[str, str]) -> None:
@@ -103,6 +124,7 @@ class Failures:
         self._deaths = frozenset({mpi.ERR_PROC_FAILED, mpi.ERR_PROC_FAILED_PENDING, mpi.ERR_IN_STATUS, mpi.ERR_REVOKED})
         self._kept: list[Any] = []
         self._joint = comm
+        self._suspects = self.outlived and _says_yes(os.environ, DETECTOR)
         if self.outlived:
             comm.Set_errhandler(mpi.ERRORS_RETURN)
             self._joint = comm.Dup()
@@ -128,6 +150,7 @@ class Failures:
         if not fresh and error.Get_error_class() != self._mpi.ERR_PROC_FAILED_PENDING:
             raise error
         self.dead.update(fresh)
+        self._heed([rank for rank in range(self._comm.Get_size()) if rank not in self.dead])
         return fresh
 
     def keep(self, requests: Sequence[Any]) -> None:
@@ -164,6 +187,19 @@ class Failures:
             if len(members) == len(self.members):
                 raise ProtocolError(f"a collective call of ranks {list(members)} failed though none of them has died") from error
             self._joint, self.members = survivors, members
+            self._heed(members)
+
+    def _heed(self, living: Sequence[Rank]) -> None:
+        """End this rank if it has been cut off: as if it were killed, for an exit with an error would end the others as well."""
+        if not self._suspects or in_majority(living, self._comm.Get_size()):
+            return
+        me, others = self._comm.Get_rank(), self._comm.Get_size() - len(living)
+        sys.stderr.write(
+            f"rank {me} has heard nothing of {others} ranks for too long, only of {list(living)}: it has been cut off, or they "
+            "have died. It ends, for most of the ranks may be going on without it; checkpoints stay\n"
+        )
+        sys.stderr.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def _attempt(self, operation: Callable[[Any, Sequence[Rank]], _T]) -> tuple[list[_T], Exception | None]:
         try:
@@ -189,3 +225,7 @@ class Failures:
         if complete and self.outlived:
             self._joint.Free()
         return complete
+
+
+def _says_yes(environment: Mapping[str, str], name: str) -> bool:
+    return environment.get(name, "").lower() in _YES

@@ -189,3 +189,10 @@ def test_local_passes_everything_on(site: Site) -> None:
     job = site.start(LAUNCH / "local.sh", "digits", "--set", "run.ranks=4")
     job.communicate(timeout=20)
     assert (job.returncode, site.called) == (3, ["consensus run digits --set run.ranks=4"])
+
+
+def test_the_job_of_a_script_starts_it_in_the_place_of_the_shell(site: Site) -> None:
+    site.stand_in("consensus", "kill -USR1 $$")
+    job = site.start(LAUNCH / "script.sbatch", SLURM_NTASKS="8")
+    job.communicate(timeout=20)
+    assert (job.returncode, site.called) == (-signal.SIGUSR1, ["consensus launch -n 8 train.py"])

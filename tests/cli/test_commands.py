@@ -133,12 +133,34 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return programs
 
 
-def test_ranks_are_started_with_the_same_options(started: list[list[str]]) -> None:
+def test_ranks_are_started_with_the_same_options(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
     result = call("run", "digits", "--ranks", "2", "--set", "rule.name=full", "--out", "o u t", "--quiet")
     assert result.exit_code == 3
     (program,) = started
+    at = program.index("--receipt")
+    assert Path(program[at + 1]).parent == tmp_path / "o u t"
+    del program[at : at + 2]
     changes = ["--set", "rule.name=full", "--set", "run.ranks=2", "--set", 'run.out="o u t"']
     assert program == ["2", "-m", "consensus", "run", "digits", "--progress", "off", *changes, "--quiet"]
+
+
+RECEIVED = "import pathlib, sys; pathlib.Path(sys.argv[sys.argv.index('--receipt') + 1]).touch()"
+
+
+@pytest.mark.parametrize(("ranks", "code"), [("pass", 1), (RECEIVED, 0)])
+def test_a_launcher_that_ends_with_0_is_believed_if_there_are_results(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ranks: str, code: int
+) -> None:
+    def command(n: int, program: list[str], **_: object) -> Launch:
+        return Launch([sys.executable, "-c", ranks, *program], dict(os.environ))
+
+    monkeypatch.setattr(launcher, "command", command)
+    result = call("run", "digits", "--ranks", "2", "--out", str(tmp_path))
+    assert (result.exit_code, "no results: a host was lost" in result.stderr) == (code, bool(code)), result.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_ranks_that_draw_are_told_the_width(started: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,18 @@ def test_a_job_outlives_its_ranks_where_the_library_can(bare: pytest.MonkeyPatch
     assert "OMPI_MCA_async_mpi_finalize" not in own.env
 
 
+def test_silence_is_noticed_where_the_library_can(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mpirun = program(tmp_path / "mpirun", OPEN_MPI)
+    with pytest.raises(LaunchError, match=r"--lost-after needs Open MPI 5 with ULFM, and .*/mpirun \(Open MPI\)"):
+        launcher.command(2, ["x.py"], lost_after=30, mpirun=mpirun, environment={})
+    program(tmp_path / "ompi_info", "options:ft_mpi_support:yes")
+    words = " ".join(launcher.command(2, ["x.py"], lost_after=30, mpirun=mpirun, environment={}).argv)
+    for expected in ("ft_detector true", "detector_thread true", "timeout 30 ", "period 3 ", "rbcast true", "keepalive_time 0"):
+        assert expected in words
+    with pytest.raises(LaunchError, match="--lost-after"):
+        launcher.command(2, ["x.py"], extra=["--with-ft", "none"], lost_after=30, mpirun=mpirun, environment={})
+
+
 @pytest.mark.parametrize("says", ["options:ft_mpi_support:no", "options:ft_mpi_support:yes and more"])
 def test_a_library_that_cannot_is_not_asked_to(bare: pytest.MonkeyPatch, tmp_path: Path, says: str) -> None:
     mpirun = program(tmp_path / "mpirun", OPEN_MPI)

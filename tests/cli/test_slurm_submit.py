@@ -14,6 +14,7 @@ from consensus.cli import app, ending
 from consensus.errors import ConfigError
 
 GOLDEN = Path(__file__).with_name("rendered.sbatch")
+GOLDEN_SCRIPT = Path(__file__).with_name("rendered_script.sbatch")
 
 RUN = """
 [run]
@@ -53,8 +54,8 @@ def sbatch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], P
     return make
 
 
-def call(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, ["submit", *map(str, arguments)])
+def call(*arguments: str | Path, command: str = "submit") -> Result:
+    return CliRunner().invoke(app, [command, *map(str, arguments)])
 
 
 def test_the_rendered_script(tmp_path: Path) -> None:
@@ -65,6 +66,63 @@ def test_the_rendered_script(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     expected = GOLDEN.read_text(encoding="utf-8").replace("@FOLDER@", str(tmp_path)).replace("@PYTHON@", sys.executable)
     assert (tmp_path / "job.sbatch").read_text(encoding="utf-8") == expected
+
+
+@pytest.mark.parametrize("slurm_option", [["--slurm", "mine.toml", *TWO_BY_TWO], [*TWO_BY_TWO, "--slurm", "mine.toml"]])
+def test_launch_renders_a_run_file_as_submit_does(tmp_path: Path, slurm_option: list[str]) -> None:
+    further = ["--time", "1-12", "-p", "gpu", "--sbatch-option", "--account=x", "--notice", "300", "--set", "rule.name=full"]
+    assert call("mine.toml", *TWO_BY_TWO, *further, "--script", "one", "--no-submit").exit_code == 0
+    result = call(*slurm_option, *further, "--script", "two", "--no-submit", command="launch")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "two").read_text(encoding="utf-8") == (tmp_path / "one").read_text(encoding="utf-8")
+
+
+def test_the_rendered_job_of_a_script(tmp_path: Path) -> None:
+    (tmp_path / "train.py").touch()
+    result = call(
+        "--slurm", "train.py", *TWO_BY_TWO, "--time", "2", "--partition", "gpu", "--mpi-option", "--mca btl_tcp_if_include e0",
+        "--script", "job.sbatch", "--no-submit", "--epochs", "3", "it's",
+        command="launch",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    expected = GOLDEN_SCRIPT.read_text(encoding="utf-8").replace("@FOLDER@", str(tmp_path)).replace("@PYTHON@", sys.executable)
+    assert (tmp_path / "job.sbatch").read_text(encoding="utf-8") == expected
+
+
+def test_sbatch_gets_the_job_of_a_script(sbatch: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "train.py").touch()
+    arguments = sbatch("echo 17")
+    result = call("--slurm", "train.py", *TWO_BY_TWO, "--script", "job", command="launch")
+    assert (result.exit_code, arguments.read_text()) == (0, "--parsable job\n"), result.output
+    assert f"job 17; it prints to {tmp_path / 'train-17.log'}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--slurm", "mine.toml", "--nodes", "2"], ["--ntasks-per-node missing"]),
+        (["--slurm", "mine.toml", *TWO_BY_TWO, "-n", "4"], ["-n does not go with --slurm", "leave it out"]),
+        (["--slurm", "mine.toml", *TWO_BY_TWO, "--hostfile", "hosts"], ["--hostfile does not go with --slurm"]),
+        (["--slurm", "mine.toml", *TWO_BY_TWO, "--epochs", "3"], ["'--epochs 3'", "takes no arguments", "--set KEY=VALUE"]),
+        (["--slurm", "mine.toml", *TWO_BY_TWO, "--lost-after", "9"], ["--lost-after: not with a run file", "--no-submit"]),
+        (["--slurm", "trian.py", *TWO_BY_TWO], ["no script 'trian.py'"]),
+        (["--slurm", "trian", *TWO_BY_TWO], ["no file and no launch name 'trian'"]),
+        (["--slurm", "train.py", *TWO_BY_TWO, "--set", "rule.name=gap"], ["--set: only with a run file", "train.py is a script"]),
+        (["--slurm", "train.py", "--nodes", "0", "--ntasks-per-node", "2"], ["--nodes 0", "1 or more"]),
+        (["-n", "2", "--nodes", "2", "train.py"], ["--nodes: only with --slurm"]),
+        (["-n", "2", "--set", "a=b", "train.py"], ["--set: only with --slurm"]),
+        (["train.py"], ["expected -n RANKS SCRIPT", "--slurm FILE"]),
+    ],
+)
+def test_nonsense_to_launch_is_refused(
+    sbatch: Callable[[str], Path], tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    (tmp_path / "train.py").touch()
+    told = sbatch("echo 17")
+    result = call(*arguments, command="launch")
+    assert (result.exit_code, result.stdout) == (ending.WRONG_USE, ""), result.output
+    assert all(word in result.stderr for word in words), result.stderr
+    assert not told.exists()
 
 
 def test_a_script_lies_among_the_results(tmp_path: Path) -> None:

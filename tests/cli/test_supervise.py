@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from consensus.cli.supervise import INTERRUPTED, supervise
+from consensus.cli.supervise import INTERRUPTED, Outcome, supervise
 from consensus.launcher import Launch
 
 # Interrupts its parent, the supervisor, once it is ready to hear of it.
@@ -60,6 +60,13 @@ def test_the_job_is_out_of_reach_of_the_terminal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("script", "code"), [("", 0), ("raise SystemExit(2)", 2), ("import os; os.kill(os.getpid(), 9)", 137)])
 def test_exit_codes_are_passed_on(script: str, code: int) -> None:
     assert supervise(job(script)).code == code
+
+
+def test_a_launcher_that_goes_on_when_all_is_done_is_ended() -> None:
+    asked: list[int] = []
+    ready = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    assert supervise(job(ready), done=lambda: bool(asked.append(1) or True), linger=0, patience=0.2) == Outcome(0)
+    assert asked
 
 
 def test_errors_are_shown_and_kept(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import pytest
 
-from consensus.transport.failures import ENABLED, SURVIVAL, Failures, outlives, prepare
+from consensus.transport.failures import DETECTOR, ENABLED, SURVIVAL, Failures, outlives, prepare
 
 
 class LibraryError(Exception):
@@ -48,6 +50,9 @@ class Library:
 
     def Get_size(self) -> int:
         return 5
+
+    def Get_rank(self) -> int:
+        return 0
 
     def Get_group(self) -> Group:
         return Group(list(range(5)))
@@ -119,6 +124,24 @@ def test_a_death_is_found_once(library: Library) -> None:
     assert (failures.dead, library.acknowledged) == ({1, 3}, 2)
     # The receive from anybody raises once more for a death that another rank has told of.
     assert failures.fallen(LibraryError(library.ERR_PROC_FAILED_PENDING)) == []
+
+
+@pytest.mark.parametrize(("detector", "failed", "ended"), [("1", [1, 2], 0), ("1", [1, 2, 4], 1), ("0", [1, 2, 4], 0)])
+def test_with_a_detector_a_smaller_part_ends_itself(
+    library: Library,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    detector: str,
+    failed: list[int],
+    ended: int,
+) -> None:
+    monkeypatch.setenv(DETECTOR, detector)
+    kills: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *call: kills.append(call))
+    library.failed = failed
+    Failures(library, library).fallen(LibraryError(library.ERR_IN_STATUS))
+    assert kills == [(os.getpid(), signal.SIGKILL)] * ended
+    assert ("only of [0, 3]: it has been cut off" in capsys.readouterr().err) == bool(ended)
 
 
 @pytest.mark.parametrize("number", [Library.ERR_TRUNCATE, Library.ERR_IN_STATUS])
