@@ -103,10 +103,10 @@ def _launch(ranks: int, extra: tuple[str, ...]) -> launcher.Launch:
 def kill(job: subprocess.Popen[str]) -> None:
     """Kill a whole job on this host, its ranks before the launcher can do anything about it."""
     job.send_signal(signal.SIGSTOP)
-    children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
-    for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(child), signal.SIGKILL)
+    for children in Path(f"/proc/{job.pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
     job.kill()
 
 

@@ -25,7 +25,7 @@ from consensus.transport.failures import prepare
 from tests.support.fates import Fate, meet
 from tests.worlds import EVERY_RULE
 
-RATE, BATCH = 0.5, 256
+RATE, MOMENTUM, BATCH = 0.1, 0.9, 512
 """Batches are large so that little depends on which samples they hold, or on how many models are averaged."""
 CHUNK_BYTES = 1 << 14
 """Small, so that a small model moves in several pieces, and a rank can die between them."""
@@ -64,7 +64,7 @@ def train(training: Training) -> dict[str, Any]:
     # Every rank draws from all samples: a death takes away a model, not data that only its rank had.
     inputs, labels = dataset.train.batch(slice(0, len(dataset.train)))
     chance = torch.Generator().manual_seed(100 + transport.rank)
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / training.rounds, training.rounds)
     graph = nx.Graph(training.edges)
     with attach(model, optimizer, topology=graph, rule=EVERY_RULE[training.rule], transport=transport) as handle:
