@@ -29,7 +29,8 @@ class Place(NamedTuple):
 
 def places(folder: Path) -> dict[int, Place]:
     """Where all ranks are that have taken a step."""
-    found = {int(path.name): Place(*_PLACE.unpack(path.read_bytes())) for path in folder.iterdir()}
+    written = {int(path.name): path.read_bytes().ljust(_PLACE.size, b"\0") for path in folder.iterdir()}
+    found = {rank: Place(*_PLACE.unpack(data)) for rank, data in written.items()}
     return {rank: place for rank, place in found.items() if place.pid}
 
 
