@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 import time
 from collections.abc import Sequence
@@ -61,8 +62,8 @@ class Outcome(NamedTuple):
     problems: list[str]
 
 
-def scenarios(rules: Sequence[str]) -> list[Scenario]:
-    """The whole matrix for ``rules``, undisturbed runs first."""
+def scenarios(rules: Sequence[str], sample: int | None = None, seed: int = 0) -> list[Scenario]:
+    """The matrix for ``rules``, or a random ``sample`` of it; undisturbed runs first."""
     disturbed = [
         Scenario(rule, moment, place, tuple(order[:kills]))
         for rule in rules
@@ -70,6 +71,8 @@ def scenarios(rules: Sequence[str]) -> list[Scenario]:
         for place, order in PLACES.items()
         for kills in KILLS
     ]
+    if sample is not None:
+        disturbed = random.Random(seed).sample(disturbed, min(sample, len(disturbed)))
     return [*map(Scenario, rules), *disturbed]
 
 
@@ -96,12 +99,14 @@ def judge(server: ForkServer, scenario: Scenario, patience: float) -> Outcome:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rules", nargs="+", default=sorted(EVERY_RULE), choices=sorted(EVERY_RULE), metavar="RULE")
+    parser.add_argument("--sample", type=int, help="only so many of the runs with deaths, drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--jobs", type=int, default=len(cpus()), help="so many at a time; ranks spend most of the time waiting")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds after which a run counts as hanging")
     options = parser.parse_args(arguments)
     began, undisturbed, problems = time.monotonic(), dict[str, float](), []
     worst: dict[str, float] = dict.fromkeys(options.rules, 0.0)
-    runs = scenarios(options.rules)
+    runs = scenarios(options.rules, options.sample, options.seed)
     with ForkServer(MODULES) as server, ThreadPoolExecutor(options.jobs) as pool:
         for number, outcome in enumerate(pool.map(lambda run: judge(server, run, options.patience), runs), 1):
             scenario, accuracy, wrong = outcome
