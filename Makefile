@@ -41,10 +41,11 @@ QUIRKS := set -a && . ./.ci/env.$(MPI) && set +a
 # Batches of ranks one after the other, whatever -j says: they share the cores.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit check lint types stress fuzz slurm-test hosts-test explore bench wheel docs clean
+.PHONY: help install demo test unit check lint types stress stress-kills stress-resume kill-matrix fuzz slurm-test hosts-test explore bench wheel \
+  docs clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-zA-Z%-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-zA-Z%-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP)  ## Make the virtual environment and install everything into it
 
@@ -70,6 +71,15 @@ types: $(LINT_STAMP)  ## Static types
 
 stress: $(STAMP)  ## Many random runs on real ranks, looking for one that hangs
 	$(QUIRKS) && $(RUN) tests/stress.py
+
+stress-kills: $(STAMP)  ## Random runs in which ranks are killed, and their checkpoints
+	$(QUIRKS) && $(RUN) -m tests.stress_kills
+
+stress-resume: $(STAMP)  ## A job that is killed as a whole 50 times, and goes on each time
+	$(QUIRKS) && $(RUN) -m tests.stress_resume
+
+kill-matrix: $(STAMP)  ## Every rule, and ranks that die at every moment of a round, in every place of a graph
+	$(QUIRKS) && $(RUN) -m tests.kill_matrix
 
 # 10,500 run files, 4,000 messages in bytes and 6,300 conversations of them, 1,500 traces, as many results and systems, some thousands
 # of event logs, 1,600 checkpoints and manifests.

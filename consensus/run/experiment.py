@@ -7,7 +7,7 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -47,7 +47,7 @@ from consensus.trace import TraceWriter
 from consensus.transport.base import Transport
 from consensus.transport.idle import cpus
 from consensus.transport.straggler import StragglerTransport
-from consensus.types import Seconds
+from consensus.types import Rank, Seconds
 
 
 def run(config: RunConfig, transport: Transport, *, report: Report | None = None, resume: str | None = None) -> Path:
@@ -304,41 +304,56 @@ def _ending(site: _Site) -> Ending:
 
 
 def _evaluate(site: _Site, trained: _Trained, started: datetime) -> None:
-    """Share the marks out over the ranks, evaluate them, and let rank 0 write what came of it."""
+    """Share the marks out over the ranks, evaluate them, and let the first one write what came of it.
+
+    A rank may die at that, too: what it was to evaluate or to write then falls to the others.
+    """
     config, transport = site.config, site.transport
     rank, every = transport.rank, config.evaluation.every
     results = dict(transport.gather((rank, trained.result)))
-    living = sorted(results)
-    first = living[0]
-    if not any(holder in results for holder in range(config.holders(transport.size))):
-        raise DeadRanks(f"rank {rank} cannot evaluate the model: rank 0, which had it, died when training was over")
     known = {evaluated.mark: evaluated for evaluated in transport.gather(trained.evaluated)[0]}
     end = max(result.ended_at for result in results.values())
     # A mark at which some rank's disk was full has no mean.
     missed = frozenset().union(*transport.gather(trained.missed))
     marks = [mark for mark in kept(int(end / every), config.evaluation.marks) if mark * every > site.resumed_at]
     marks = [mark for mark in marks if mark not in missed]
-    missing = [None, *(mark for mark in marks if mark not in known)]
-    # Of a rank that died there is no last model, so it counts at none of the marks that are left to evaluate.
-    snapshots, own = site.snapshots.among(living), missing[living.index(rank) :: len(living)]
-    shares = transport.gather([trained.evaluator.mark(snapshots, mark) for mark in own])
-    if rank == first:
+    while missing := [mark for mark in (None, *marks) if mark not in known]:
+        living = [peer for peer in transport.members if peer in results]
+        if not any(holder in living for holder in range(config.holders(transport.size))):
+            raise DeadRanks(f"rank {rank} cannot evaluate the model: rank 0, which had it, died when training was over")
+        # Of a rank that died there is no last model, so it counts at none of the marks that are left to evaluate.
+        snapshots, own = site.snapshots.among(living), missing[living.index(rank) :: len(living)]
+        shares = transport.gather([trained.evaluator.mark(snapshots, mark) for mark in own])
         known |= {evaluated.mark: evaluated for share in shares for evaluated in share}
-        timed = [(end if mark is None else mark * every, evaluated) for mark, evaluated in known.items()]
-        metrics = to_metrics(sorted(timed, key=lambda item: (item[0], item[1].mark is None)))
-        write_metrics(site.folder, metrics)
-        draw_curves({config.rule.name: metrics}, site.folder / "curves.png")
-        shutil.rmtree(site.folder / SNAPSHOTS)
-        lost = [peer for peer in range(transport.size) if peer not in results]
-        if lost:
-            _LOG.warning("ranks %s died during the run; the results are those of the others", lost)
-        by_rank = [results.get(peer, LOST) for peer in range(transport.size)]
-        handle = site.handle
-        server = handle.decides if isinstance(handle, ServerHandle) else None
-        coding = coding_of(handle.code, handle.engine, handle.worst_residual) if isinstance(handle, MasterHandle) else None
-        told = summarise(config, started, by_rank, metrics, server=server, coding=coding, found=site.found, lost=lost)
-        write_summary(site.folder, told)
-    transport.gather(None)  # no rank says that the results are there before they are
+    while True:
+        first = transport.members[0]
+        if rank == first:
+            _write(site, results, known, end, started)
+        transport.gather(None)  # no rank says that the results are there before they are
+        if transport.members[0] == first:
+            return
+
+
+def _write(
+    site: _Site, results: Mapping[Rank, RankResult], known: Mapping[int | None, Evaluated], end: Seconds, started: datetime
+) -> None:
+    """Write the results, and remove the snapshots that they came from."""
+    config = site.config
+    every = config.evaluation.every
+    timed = [(end if mark is None else mark * every, evaluated) for mark, evaluated in known.items()]
+    metrics = to_metrics(sorted(timed, key=lambda item: (item[0], item[1].mark is None)))
+    write_metrics(site.folder, metrics)
+    draw_curves({config.rule.name: metrics}, site.folder / "curves.png")
+    shutil.rmtree(site.folder / SNAPSHOTS, ignore_errors=True)  # perhaps by a rank that died before it wrote the rest
+    lost = [peer for peer in range(site.transport.size) if peer not in results]
+    if lost:
+        _LOG.warning("ranks %s died during the run; the results are those of the others", lost)
+    by_rank = [results.get(peer, LOST) for peer in range(site.transport.size)]
+    handle = site.handle
+    server = handle.decides if isinstance(handle, ServerHandle) else None
+    coding = coding_of(handle.code, handle.engine, handle.worst_residual) if isinstance(handle, MasterHandle) else None
+    told = summarise(config, started, by_rank, metrics, server=server, coding=coding, found=site.found, lost=lost)
+    write_summary(site.folder, told)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Ranks of which some kill themselves at chosen moments; a program of its own, see tests/transport/test_dead_ranks.py.
 
+How a rank dies (:func:`doom`) is the kill matrix's and the stress test's too.
+
 The ranks are dealt out in groups of ``size``, one after the other; group k does ``scenarios[k]``, and counts its own ranks.
 Survivors make their rounds, say goodbye, sum up their numbers, and then do it once more. Each reports what it has seen.
 """
@@ -20,11 +22,14 @@ from consensus.protocol.commands import Command, SendControl
 from consensus.protocol.events import Event, PeerLost
 from consensus.protocol.messages import Engage
 from consensus.protocol.neighbour import NeighbourEngine
+from consensus.protocol.rounds import RoundRecord
 from consensus.rules import build
 from consensus.transport.base import Bytes, Transport
 from consensus.transport.failures import prepare
 
 CHUNKS, CHUNK_BYTES = 3, 1 << 18
+MOMENTS = ("computing", "open", "offered", "moving")
+"""Of a round, when a rank may die; see :func:`doom`."""
 FIRST = 4
 """The round from which on a victim may die: everybody has exchanged with everybody by then."""
 
@@ -46,7 +51,6 @@ class Models:
     def __init__(self) -> None:
         self.chunks = [np.zeros(CHUNK_BYTES, np.uint8) for _ in range(CHUNKS)]
         self.arrived: dict[int, int] = {}
-        self.dies = False
 
     def incoming(self, peer: int) -> int:
         return CHUNKS
@@ -63,8 +67,7 @@ class Models:
         self.arrived[peer] += 1
 
     def release(self, peer: int, index: int) -> None:
-        if self.dies:
-            die()
+        pass
 
     def begin(self) -> None:
         self.arrived = {}
@@ -81,9 +84,55 @@ class Models:
                 raise AssertionError(f"{self.arrived[peer]} chunks of rank {peer} are to be mixed")
 
 
-def die() -> None:
-    """Kill this process as a kernel without memory does."""
+def die(when: str = "") -> None:
+    """Kill this process as a kernel without memory does; last words, ``when``, go to the standard output."""
+    if when:
+        os.write(1, f"\ndied {when}\n".encode())
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def doom(driver: Driver[NeighbourEngine], moment: str, first: int, patience: int = 10) -> None:
+    """Make this process kill itself at ``moment`` of a round.
+
+    Parameters
+    ----------
+    driver
+        Of this process.
+    moment
+        "computing": a step is done, and its round not open. "open": the round is, and nobody knows. "offered": a neighbour has
+        been offered an exchange. "moving": the first chunk of the model has left.
+    first
+        The first round in which it may be.
+    patience
+        After so many rounds without such a moment (a rank that is left alone offers nothing) the next step will do.
+    """
+    engine, mixer = driver.engine, driver._mixer
+    exchange, release, recorder = driver.exchange, mixer.release, driver._recorder
+
+    def record(now: float, event: Event, commands: Sequence[Command]) -> None:
+        if recorder is not None:
+            recorder(now, event, commands)
+        if moment not in ("open", "offered") or engine.round < first or not engine.view.is_open:
+            return
+        if moment == "open":
+            die(f"open in round {engine.round}")
+        for command in commands:
+            if isinstance(command, SendControl) and isinstance(command.message, Engage):
+                driver._transport.send(command.peer, command.message)
+                die(f"offered in round {engine.round}")
+
+    def fatal_exchange() -> RoundRecord:
+        if engine.round + 1 >= (first if moment == "computing" else first + patience):
+            die(f"computing in round {engine.round + 1}")
+        return exchange()
+
+    def fatal_release(peer: int, index: int) -> None:
+        if moment == "moving" and engine.round >= first:
+            die(f"moving in round {engine.round}")
+        release(peer, index)
+
+    driver._recorder, mixer.release = record, fatal_release
+    driver.exchange = fatal_exchange  # type: ignore[method-assign]
 
 
 def adjacency(graph: str, size: int) -> dict[int, list[int]]:
@@ -99,29 +148,18 @@ def session(transport: Transport, scenario: Scenario, rounds: int, dies: bool) -
     """Some rounds and the goodbye; returns who was lost."""
     lost: list[int] = []
     engine = NeighbourEngine(transport.rank, adjacency(scenario.graph, scenario.size), build(scenario.rule))
-    models = Models()
-    moment = scenario.moment if dies else ""
 
     def record(now: float, event: Event, commands: Sequence[Command]) -> None:
         if isinstance(event, PeerLost):
             lost.append(event.peer)
-        if moment == "open" and engine.round >= FIRST and engine.view.is_open:
-            die()
-        if moment == "offered" and engine.round >= FIRST:
-            for command in commands:
-                if isinstance(command, SendControl) and isinstance(command.message, Engage):
-                    transport.send(command.peer, command.message)
-                    die()
 
-    driver = Driver(engine, transport, models, recorder=record)
-    for k in range(1, rounds + 1):
-        if k >= FIRST:
-            models.dies = moment == "moving"
-            if moment == "computing":
-                die()
+    driver = Driver(engine, transport, Models(), recorder=record)
+    if dies and scenario.moment in MOMENTS:
+        doom(driver, scenario.moment, FIRST)
+    for _ in range(rounds):
         driver.exchange()
     driver.leave()
-    if moment == "left":
+    if dies and scenario.moment == "left":
         die()
     driver.drain()
     return sorted(lost)

@@ -1,0 +1,54 @@
+"""``consensus run FILE --resume latest`` as a rank that says after every step where it is; see tests/stress_resume.py.
+
+The arguments are the run file and a folder, in which each rank has a file that the next step overwrites.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from consensus.cli import main as command
+from consensus.run.checkpoints import Checkpoints
+from consensus.statistics import Statistics
+
+_PLACE = struct.Struct("=3q")
+
+
+class Place(NamedTuple):
+    """Where a rank is: its process, the rounds it has closed, and the samples it has processed."""
+
+    pid: int
+    rounds: int
+    samples: int
+
+
+def places(folder: Path) -> dict[int, Place]:
+    """Where all ranks are that have taken a step."""
+    written = {int(path.name): path.read_bytes().ljust(_PLACE.size, b"\0") for path in folder.iterdir()}
+    found = {rank: Place(*_PLACE.unpack(data)) for rank, data in written.items()}
+    return {rank: place for rank, place in found.items() if place.pid}
+
+
+def main() -> None:
+    """Be that rank."""
+    file, folder = sys.argv[1:]
+    with (Path(folder) / os.environ["OMPI_COMM_WORLD_RANK"]).open("w+b") as stream:
+        stream.truncate(_PLACE.size)
+        here = mmap.mmap(stream.fileno(), _PLACE.size)
+
+    def told(original: Any) -> Any:
+        def write(self: Checkpoints, statistics: Statistics, steps: int, samples: int, *arguments: Any) -> None:
+            _PLACE.pack_into(here, 0, os.getpid(), statistics.rounds, samples)
+            original(self, statistics, steps, samples, *arguments)
+
+        return write
+
+    for name in ("look", "end"):
+        setattr(Checkpoints, name, told(getattr(Checkpoints, name)))
+    sys.argv = ["consensus", "run", file, "--quiet", "--resume", "latest"]
+    command()
