@@ -121,6 +121,18 @@ def test_a_busy_worker_begins_when_it_is_done_and_not_before_there_is_something_
     assert (trips.seconds(1), trips.seconds(2)) == ([1.0, 2.0], [2.5, 1.0])
 
 
+def test_one_that_does_not_come_back_is_known_to_be_out() -> None:
+    times = SteadyTimes()
+    for version in range(30):
+        times.update(version, 3, [1, 2, 3], float(version))
+        for worker in (1, 2, 3) if version < 10 else (1, 2):
+            times.gradient(worker, version, False, version + 1.0)
+        known = times.expected([1, 2, 3])
+    # Worker 3 has been out since 10; times are means over the history.
+    assert known[:2] == pytest.approx([1.0, 1.0])
+    assert known[2] > 5.0
+
+
 def test_old_round_trips_are_forgotten() -> None:
     trips = RoundTrips(history=2)
     for version in range(20):

@@ -108,9 +108,10 @@ class RoundTrips:
     def draw(self, workers: Sequence[Rank], count: int, generator: np.random.Generator) -> NDArray[np.float64]:
         r"""Draw from the samples, by their weights, with replacement.
 
-        With the probability :math:`\min(1, S/B)` the sample is one of any of the workers, otherwise of the worker itself: B is the
-        mean square between workers and S the one within them, so that this is James and Stein's shrinkage. After a few round
-        trips nobody is known who stalls at times; he who did, does not do it always.
+        With the probability :math:`\min(1, S/B)` the sample is one of any of the workers, otherwise of the worker itself. B is
+        the mean square between workers and S the one within them, so that this is much like James and Stein's shrinkage: after
+        a few round trips one that has stalled is not thought to stall always, nor the others never. One that has been out for
+        longer than any of them ever was counts as that slow, for as long as it is out: it may be stuck.
 
         Parameters
         ----------
@@ -142,7 +143,8 @@ class RoundTrips:
         heaps = np.cumsum(weights, axis=1)
         below = heaps[whose] <= generator.random((count, n, 1)) * heaps[whose, -1:]
         drawn: NDArray[np.float64] = seconds[whose, below.sum(axis=2)]
-        return drawn
+        out = np.array([self._updated_at - self._began.get(worker, self._updated_at) for worker in workers])
+        return np.where(out > seconds.max(), out, drawn)
 
     def _table(self, workers: Sequence[Rank]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Samples and their weights, a row each worker, oldest first and filled up with those of weight 0."""
