@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.jobs import say
 from benchmarks.markdown import table, verdict
 from benchmarks.served import BEFORE, SCENARIOS, SLOWER, STEADY, TO_BSP, TO_EVERY_STATIC, TO_TUNED
-from benchmarks.simulated.served import Streams, Tested, learn, one_thread, reached, train, versions
+from benchmarks.simulated.served import SAMPLES, Streams, Tested, learn, one_thread, reached, train, versions
 from consensus.rules.rates import build_rate
 from consensus.rules.serving import build_server
 from consensus.timing import ComputeTime, ShiftedExponential, Stream, Transient
@@ -45,18 +45,21 @@ ACCURACIES = (0.8, 0.85, 0.9, 0.93)
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is simulated: scenarios, numbers k by learning rate rule, seeds, test samples, the accuracy if not served's."""
+    """How much is simulated: scenarios, numbers k by learning rate rule, seeds, samples, the accuracy if not served's."""
 
     scenarios: tuple[str, ...] = tuple(STEPS)
     numbers: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"constant": (3, 4, 5, 8), "k/n": (4, 8)})
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     judged: float | None = None
+    samples: int | None = None
     test_samples: int = 2000
     most: int = 1500
     processes: int = 2
 
 
-QUICK = Scale(scenarios=("transient",), numbers={"constant": (4, 8)}, seeds=(1,), judged=0.6, test_samples=500, processes=1)
+QUICK = Scale(
+    scenarios=("transient",), numbers={"constant": (4, 8)}, seeds=(1,), judged=0.6, samples=SAMPLES, test_samples=500, processes=1
+)
 
 
 class Steps(Stream):
@@ -86,6 +89,7 @@ class Case:
     scenarios: tuple[str, ...]
     seed: int
     judged: float
+    samples: int | None
     test_samples: int
     most: int
     k: int | None = None
@@ -97,7 +101,7 @@ def simulate(case: Case) -> list[dict[str, Any]]:
     like = SCENARIOS[case.scenarios[0]]
     factor = build_rate(RATES[like.rate])
     with one_thread():
-        learner = Tested(case.folder, BATCH, like.lr, case.judged, case.seed, case.test_samples)
+        learner = Tested(case.folder, BATCH, like.lr, case.judged, case.seed, samples=case.samples, shown=case.test_samples)
         if case.k is not None:
             learn(learner, case.k, factor(case.k, WORKERS), case.most)
             rule = build_server("backup", b=WORKERS - case.k)
@@ -126,7 +130,7 @@ def run(scale: Scale, folder: Path) -> dict[str, Any]:
             alike = tuple(name for name in scale.scenarios if SCENARIOS[name].rate == rate)
             if alike:
                 goal = scale.judged or float(SCENARIOS[alike[0]].judged)
-                common = (seed, goal, scale.test_samples, scale.most)
+                common = (seed, goal, scale.samples, scale.test_samples, scale.most)
                 cases += [Case(folder, alike, *common, k=k) for k in numbers]
                 cases += [Case(folder, (name,), *common, rule=rule) for name in alike for rule in DYNAMIC]
     say(f"served_simulated: {len(cases)} trainings by {scale.processes} processes")

@@ -138,21 +138,21 @@ class Learner:
 
 
 class Tested(Learner):
-    """One that learns from all samples; in place of the loss stands the share of the first test samples that it gets wrong.
+    """In place of the loss stands the share of the first test samples that it gets wrong.
 
     Parameters
     ----------
-    folder, batch, lr, seed
+    folder, batch, lr, seed, samples
         See :class:`Learner`.
     target : float
         The accuracy that is to be reached.
-    samples : int
+    shown : int
         Test samples that are looked at.
     """
 
-    def __init__(self, folder: Path, batch: int, lr: float, target: float, seed: int, samples: int) -> None:
-        self._shown, self._right = _test_samples(folder, samples)
-        super().__init__(folder, batch, lr, 1.0 - target, seed, samples=None)
+    def __init__(self, folder: Path, batch: int, lr: float, target: float, seed: int, *, samples: int | None, shown: int) -> None:
+        self._shown, self._right = _test_samples(folder, shown)
+        super().__init__(folder, batch, lr, 1.0 - target, seed, samples)
 
     @torch.no_grad()
     def _look(self) -> None:
