@@ -26,6 +26,7 @@ from benchmarks import (
     regimes,
     scale,
     served,
+    served_simulated,
     simulator,
     storage,
     stragglers,
@@ -86,6 +87,11 @@ def _served(request: Request) -> dict[str, Any]:
     return served.run(served.QUICK, None) if request.quick else served.run(served.Scale(), mnist(request.data_dir))
 
 
+def _served_simulated(request: Request) -> dict[str, Any]:
+    scale = served_simulated.QUICK if request.quick else served_simulated.Scale()
+    return served_simulated.run(scale, mnist(request.data_dir))
+
+
 def _elastic_cifar(request: Request) -> dict[str, Any]:
     if request.quick:
         return elastic_cifar.run(elastic_cifar.QUICK, None)
@@ -112,6 +118,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "elastic": Benchmark(_of(elastic), elastic.report),
     "zipline": Benchmark(_of(zipline), zipline.report),
     "served": Benchmark(_served, served.report, served.draw),
+    "served_simulated": Benchmark(_served_simulated, served_simulated.report),
     "elastic_cifar": Benchmark(_elastic_cifar, elastic_cifar.report, elastic_cifar.draw),
     "coded": Benchmark(_coded, coded.report, coded.draw, coded.publish),
     "coding_cost": Benchmark(_of(coding_cost), coding_cost.report),

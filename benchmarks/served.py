@@ -14,8 +14,8 @@ from typing import Any
 from benchmarks.jobs import launch, say
 from benchmarks.markdown import table, verdict
 from benchmarks.simulated.pictures import save
-from benchmarks.stats import median_ratio, median_time
-from benchmarks.stragglers import JUDGED, Target, best, median_curve, times
+from benchmarks.stats import Bound, median_ratio, median_time
+from benchmarks.stragglers import JUDGED, Target, median_curve
 from consensus.run.results import Metrics, seconds_to
 from consensus.timing import ShiftedExponential
 from consensus.types import Seconds
@@ -48,6 +48,9 @@ RULES: Mapping[str, Entry] = MappingProxyType(
 
 STATIC = tuple(name for name in RULES if name == "bsp" or name.startswith("backup"))
 """Those that wait for so many gradients, always: bsp is backup with b = 0."""
+
+AGAIN = ("bsp", *(f"backup b={b}" for b in range(1, 6)), "dbw")
+"""Those whose ratios are judged, so that they are measured with every seed; the others with the first."""
 
 ONE_BY_ONE = ("asp", "ssp s=3", "elastic R=15")
 """Those that apply single gradients. With full steps they diverge, so theirs are k/n as long everywhere."""
@@ -118,17 +121,24 @@ RATES: Mapping[str, str] = MappingProxyType(
 TO_TUNED, TO_BSP, TO_EVERY_STATIC = 1.15, 1 / 1.5, 1.0
 """At most so much of the time of the best static number of backups for dbw, of bsp's, and of the best's where half slow down."""
 
+TO_ALL = "dbw / bsp"
+"""What the second of these is about; what the best static number reaches stands beside it."""
+
 DRAWN = ("bsp", "asp", "ssp s=3", "dbw", "elastic R=15", "dtur")
 """In the pictures, beside the best static number of backups."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured: scenarios, rules, seeds, workers, seconds of training, and settings beside them."""
+    """How much is measured: scenarios, rules, seeds, workers, seconds of training, and settings beside them.
+
+    With seeds after the first only the rules of ``again`` are measured.
+    """
 
     scenarios: tuple[str, ...] = tuple(SCENARIOS)
     rules: tuple[str, ...] = tuple(RULES)
-    seeds: tuple[int, ...] = (1,)
+    again: tuple[str, ...] = AGAIN
+    seeds: tuple[int, ...] = (1, 2, 3)
     workers: int = 8
     seconds: float = 12.0
     file: str = "mnist"
@@ -138,6 +148,8 @@ class Scale:
 QUICK = Scale(
     scenarios=("transient",),
     rules=("bsp", "backup b=1", "dbw", "asp", "dtur"),
+    again=("bsp", "backup b=1", "dbw"),
+    seeds=(1, 2),
     workers=2,
     seconds=1.0,
     file="digits",
@@ -175,14 +187,16 @@ def run(scale: Scale, data_dir: Path | None) -> dict[str, Any]:
     """Measure: for each scenario and seed an MPI job of the workers and a server, and one of the workers alone."""
     cases = []
     mpi = ""
-    for seed in scale.seeds:
+    for number, seed in enumerate(scale.seeds):
         for scenario in scale.scenarios:
             common = [
                 f"run.seed={seed}", f"run.stop={{ seconds = {scale.seconds} }}", "run.trace=false", "run.record=false",
                 f"optimizer.lr={SCENARIOS[scenario].lr}", *scale.extra, *SCENARIOS[scenario].stragglers(scale.workers, seed),
             ]  # fmt: skip
             for served in (True, False):
-                names = [name for name in scale.rules if RULES[name].served is served]
+                names = [name for name in (scale.again if number else scale.rules) if RULES[name].served is served]
+                if not names:
+                    continue
                 ranks = scale.workers + served
                 say(f"served: {scenario}, seed {seed}, {len(names)} rules of {scale.seconds:g} s on {ranks} ranks")
                 specification = {
@@ -226,17 +240,49 @@ def row(metrics: list[Metrics], limit: Seconds, batch: int, makers: int) -> dict
     }
 
 
+Times = Mapping[str, Mapping[int, float | None]]
+"""By rule and seed: the seconds to an accuracy; None if they were not enough."""
+
+
+def times(result: dict[str, Any], scenario: str, accuracy: str) -> Times:
+    """The times of a scenario's runs."""
+    return {rule: {case["seed"]: case["targets"][accuracy] for case in runs} for rule, runs in _cases(result, scenario).items()}
+
+
+def ratio(judged: Times, rule: str, other: str | None, limit: Seconds) -> Bound | None:
+    """The median over seeds of a rule's time in units of another's, each run with the one of the same seed.
+
+    Examples
+    --------
+    >>> str(ratio({"dbw": {1: 4.0, 2: 5.0, 3: 6.0}, "bsp": {1: 8.0, 2: 8.0, 3: 24.0}, "asp": {2: 2.5}}, "dbw", "bsp", 30.0))
+    '0.50'
+    >>> str(ratio({"dbw": {1: 4.0, 2: 5.0}, "asp": {2: 2.5}}, "asp", "dbw", 30.0))
+    '0.50'
+    """
+    if rule not in judged or other not in judged:
+        return None
+    seeds = [seed for seed in judged[rule] if seed in judged[other]]
+    return median_ratio(*([judged[name][seed] for seed in seeds] for name in (rule, other)), limit) if seeds else None
+
+
+def best(judged: Times) -> str | None:
+    """The static number of backups of the smallest median time, of those that have as many seeds as bsp; None if none came."""
+    most = max((len(judged[name]) for name in STATIC if name in judged), default=0)
+    medians = {name: _median(judged[name]) for name in STATIC if name in judged and len(judged[name]) == most}
+    came = {name: time for name, time in medians.items() if time is not None}
+    return min(came, key=lambda name: came[name]) if came else None
+
+
 def targets(result: dict[str, Any], scenario: str) -> list[Target]:
     """What dbw has to show, as far as the rules were measured."""
     judged, limit = times(result, scenario, SCENARIOS[scenario].judged), result["seconds"]
-    tuned = best(judged, STATIC)
+    tuned = best(judged)
     slows = SCENARIOS[scenario].settings is None
-    others = [(tuned, f"{tuned}, the best static one", TO_EVERY_STATIC if slows else TO_TUNED), ("bsp", "bsp", TO_BSP)]
+    to_tuned = f"dbw / {tuned}, the best static one"
     claims = []
-    for name, words, at_most in others:
+    for name, words, at_most in ((tuned, to_tuned, TO_EVERY_STATIC if slows else TO_TUNED), ("bsp", TO_ALL, TO_BSP)):
         if "dbw" in judged and name in judged:
-            other_came = median_time(judged[name]) is not None
-            claims.append(Target(f"dbw / {words}", median_ratio(judged["dbw"], judged[name], limit), at_most, other_came))
+            claims.append(Target(words, ratio(judged, "dbw", name, limit), at_most, _median(judged[name]) is not None))
     return claims
 
 
@@ -251,33 +297,34 @@ def _scenario(result: dict[str, Any], scenario: str) -> str:
     by_accuracy = {accuracy: times(result, scenario, accuracy) for accuracy in ACCURACIES}
     goal = SCENARIOS[scenario].judged
     judged = by_accuracy[goal]
-    against = {"bsp": "bsp", "best static": best(judged, STATIC), "dbw": "dbw"}
+    tuned = best(judged)
+    against = {"bsp": "bsp", "best static": tuned, "dbw": "dbw"}
     rows: list[list[object]] = []
     for rule, runs in cases.items():
         pace = {key: statistics.median(case[key] / case["seconds"] for case in runs) for key in ("updates", "gradients")}
         rows.append(
             [
-                rule, rate(scenario, rule), f"{pace['updates']:.1f}", f"{pace['gradients']:.0f}",
+                rule, rate(scenario, rule), len(runs), f"{pace['updates']:.1f}", f"{pace['gradients']:.0f}",
                 f"{statistics.median(case['backups'] for case in runs):.2f}" if rule not in ONE_BY_ONE else None,
-                *(_seconds(median_time(found[rule])) for found in by_accuracy.values()),
-                *(median_ratio(judged[rule], judged[name], limit) if name in judged else None for name in against.values()),
+                *(_seconds(_median(found[rule])) for found in by_accuracy.values()),
+                *(ratio(judged, rule, name, limit) for name in against.values()),
             ]
         )  # fmt: skip
-    seeds = len(next(iter(judged.values())))
-    how = "one seed" if seeds == 1 else f"median of {seeds} seeds"
     header = [
-        "rule", "learning rate", "updates/s", "gradients/s", "mean backups",
+        "rule", "learning rate", "seeds", "updates/s", "gradients/s", "mean backups",
         *(f"s to {float(accuracy):.0%}" for accuracy in ACCURACIES),
         *(f"/ {words}" for words in against),
     ]  # fmt: skip
-    length = f"{workers} workers, {limit:g} s, {how}; ratios of the times to {float(goal):.0%}"
+    length = f"{workers} workers, {limit:g} s, medians over seeds; ratios of the times to {float(goal):.0%}"
     lines = [f"**{scenario}**: {SCENARIOS[scenario].words}; {length}", "", table(header, rows)]
-    claims = [[t.words, t.ratio, f"{t.at_most:.2f}", verdict(t.met)] for t in targets(result, scenario)]
+    static = ratio(judged, tuned, "bsp", limit) if tuned is not None else None
+    claims = [
+        [t.words, t.ratio, f"{t.at_most:.2f}", verdict(t.met), static if t.words == TO_ALL else None]
+        for t in targets(result, scenario)
+    ]
     if "dtur" in judged and "dbw" in judged:
-        claims.append(
-            ["dtur / dbw: what leaving the server buys", median_ratio(judged["dtur"], judged["dbw"], limit), None, None]
-        )
-    return "\n".join([*lines, table([f"to {float(goal):.0%}", "ratio", "at most", ""], claims)])
+        claims.append(["dtur / dbw: what leaving the server buys", ratio(judged, "dtur", "dbw", limit), None, None, None])
+    return "\n".join([*lines, table([f"to {float(goal):.0%}", "ratio", "at most", "", "best static's"], claims)])
 
 
 def _cases(result: dict[str, Any], scenario: str) -> dict[str, list[dict[str, Any]]]:
@@ -286,6 +333,10 @@ def _cases(result: dict[str, Any], scenario: str) -> dict[str, list[dict[str, An
         if case["scenario"] == scenario:
             found.setdefault(case["rule"], []).append(case)
     return found
+
+
+def _median(by_seed: Mapping[int, float | None]) -> float | None:
+    return median_time(list(by_seed.values()))
 
 
 def _seconds(time: float | None) -> str | None:
@@ -301,7 +352,7 @@ def draw(result: dict[str, Any], folder: Path) -> list[Path]:
         figure = Figure(figsize=(8, 6.5), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         cases = _cases(result, scenario)
-        tuned = best(times(result, scenario, SCENARIOS[scenario].judged), STATIC)
+        tuned = best(times(result, scenario, SCENARIOS[scenario].judged))
         for rule in (name for name in cases if name in (*DRAWN, tuned)):
             points = median_curve([case["curve"] for case in cases[rule]])
             wide = 2.4 if rule in ("dbw", "dtur") else 1.3

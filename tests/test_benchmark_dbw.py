@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import dbw, elastic
+from benchmarks import dbw, elastic, served_simulated
 from benchmarks.__main__ import mnist
 from benchmarks.jobs import ROOT
 from benchmarks.simulated import served
@@ -83,6 +83,36 @@ def test_a_small_run(folder: Path) -> None:
         assert min(row["counts"]) < dbw.WORKERS
         assert row["at"] == sorted(row["at"])
         assert 0.0 < next(iter(row["seconds"].values())) < math.inf
+
+
+def test_a_small_run_of_the_scenarios_of_served(folder: Path) -> None:
+    result = served_simulated.run(served_simulated.QUICK, folder)
+    taken = {row["rule"]: row["seconds"]["0.6"] for row in result["rows"]}
+    assert taken.keys() == {"k = 4", "k = 8", *served_simulated.DYNAMIC}
+    assert all(0.03 < seconds < 30.0 for seconds in taken.values())
+    text = served_simulated.report(result)
+    assert f"| k = 8 | {taken['k = 8']:.2f} |" in text
+    assert f"| dbw / all 8 | {taken['dbw'] / taken['k = 8']:.2f} | 0.67 |" in text
+
+
+def test_workers_slow_down_after_so_many_steps() -> None:
+    drawn = served_simulated.streams("slowing", 1)(Kernel())
+    for worker, factor in ((0, 4.0), (7, 1.0)):
+        taken = [drawn[worker].next() - served_simulated.OVERHEAD for _ in range(100)]
+        assert np.mean(taken[50:]) / np.mean(taken[:50]) == pytest.approx(factor, rel=0.05)
+
+
+def test_ratios_of_the_scenarios_are_of_one_seed() -> None:
+    times = {"k = 4": (5.0, 6.0, 7.0), "k = 8": (10.0, 20.0, 30.0), "dbw": (5.0, 12.0, None)}
+    rows = [
+        {"scenario": "transient", "rule": rule, "seed": seed, "seconds": {"0.93": seconds}}
+        for rule, by_seed in times.items()
+        for seed, seconds in enumerate(by_seed)
+    ]
+    text = served_simulated.report({"judged": None, "rows": rows})
+    assert "| dbw | 12.00 | 2.00 | 0.60 |" in text
+    assert "| dbw / k = 4, the best fixed | 2.00 | 1.15 | missed | – |" in text
+    assert "| dbw / all 8 | 0.60 | 0.67 | met | 0.30 |" in text
 
 
 def made(**times: float) -> dict[str, Any]:

@@ -81,6 +81,8 @@ class Learner:
         The loss that is to be reached.
     seed : int
         Of the model and the batches.
+    samples : int, optional
+        Training samples that batches are drawn from; all there are by default.
 
     Attributes
     ----------
@@ -88,8 +90,8 @@ class Learner:
         After 0, ``EVERY``, 2 ``EVERY`` ... updates.
     """
 
-    def __init__(self, folder: Path, batch: int, lr: float, target: float, seed: int) -> None:
-        inputs, self._labels = _samples(folder)
+    def __init__(self, folder: Path, batch: int, lr: float, target: float, seed: int, samples: int | None = SAMPLES) -> None:
+        inputs, self._labels = _samples(folder, samples)
         self._inputs, self._batch, self._lr, self.target, self._seed = inputs, batch, lr, target, seed
         self._model = models.build("2nn", tuple(inputs.shape[1:]), classes=10, seed=seed)
         parameters = list(self._model.parameters())
@@ -135,6 +137,28 @@ class Learner:
         return reached(self.losses, self.target) < math.inf or not math.isfinite(self.losses[-1])
 
 
+class Tested(Learner):
+    """In place of the loss stands the share of the first test samples that it gets wrong.
+
+    Parameters
+    ----------
+    folder, batch, lr, seed, samples
+        See :class:`Learner`.
+    target : float
+        The accuracy that is to be reached.
+    shown : int
+        Test samples that are looked at.
+    """
+
+    def __init__(self, folder: Path, batch: int, lr: float, target: float, seed: int, *, samples: int | None, shown: int) -> None:
+        self._shown, self._right = _test_samples(folder, shown)
+        super().__init__(folder, batch, lr, 1.0 - target, seed, samples)
+
+    @torch.no_grad()
+    def _look(self) -> None:
+        self.losses.append((self._model(self._shown).argmax(1) != self._right).float().mean().item())
+
+
 def reached(losses: Sequence[float], target: float) -> float:
     """After how many updates the smoothed loss was down at ``target``; infinite if it was not.
 
@@ -153,9 +177,14 @@ def reached(losses: Sequence[float], target: float) -> float:
 
 
 @cache
-def _samples(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    split = load("mnist", folder, SAMPLES).train
+def _samples(folder: Path, count: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    split = load("mnist", folder, count).train
     return split.batch(np.arange(len(split.labels)))
+
+
+@cache
+def _test_samples(folder: Path, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return load("mnist", folder, count).test.batch(np.arange(count))
 
 
 @contextmanager

@@ -24,6 +24,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("dbw", {}),
     ("dbw", {"window": 2, "history": 1}),
     ("dbw", {"blind": True}),
+    ("dbw", {"resample": False}),
     ("elastic", {}),
     ("elastic", {"R": 1}),
     ("elastic", {"R": 4, "objective": "rate"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -56,6 +57,7 @@ def test_every_rule_has_defaults(name: str) -> None:
         ("dbw", {"horizon": 0}, "horizon = 0"),
         ("dbw", {"blind": 1}, "blind = 1, expected bool"),
         ("dbw", {"blind": "yes"}, "blind = 'yes', expected bool"),
+        ("dbw", {"resample": 1}, "resample = 1, expected bool"),
         ("elastic", {"R": 0}, "R = 0"),
         ("elastic", {"R": False}, "R = False, expected int"),
         ("elastic", {"objective": "spred"}, "expected 'spread' or 'rate'; did you mean 'spread'"),
@@ -199,23 +201,49 @@ def test_dbw_follows_workers_that_slow_down() -> None:
 
 
 def test_dbw_takes_no_time_of_the_first_version() -> None:
-    run = taught(updates=1)
-    assert run.state.times.expected(6).tolist() == [0.0] * 6
-    assert taught(updates=2).state.times.expected(6).tolist() == [1.0] * 3 + [10.0] * 3
+    fitted = build_server("dbw", resample=False)
+    for rule, known in ((build_server("dbw"), None), (fitted, [1.0] * 3 + [10.0] * 3)):
+        run = taught(updates=1, rule=rule)
+        assert run.state.times.expected(run.view.workers).tolist() == [0.0] * 6
+        run = taught(updates=2, rule=rule)
+        times = run.state.times.expected(run.view.workers)
+        assert times.tolist() == known if known else times.min() > 0.0
 
 
 def test_when_work_is_dropped_the_choice_before_does_not_matter() -> None:
     rng = random.Random(1)
     run = taught("interrupt", lambda worker: rng.expovariate(1.0), rule=build_server("dbw", blind=True), updates=300)
     assert len(set(counts(run))) > 1
-    assert run.state.times.expected(6).any()
-    assert not run.state.times.expected(1)[5] > run.state.times.expected(6)[5]
+    waiting = run.state.times.waiting
+    assert waiting.expected(6).any()
+    assert not waiting.expected(1)[5] > waiting.expected(6)[5]
 
 
 def test_dbw_counts_with_those_that_are_left() -> None:
-    run = taught(departures=[(20.0, 1), (30.0, 5)], square=lambda k: 1.0, updates=200)
-    assert run.state.times.workers == 4
-    assert 1 <= run.state.k <= 4
+    for rule in (build_server("dbw"), build_server("dbw", resample=False)):
+        run = taught(departures=[(20.0, 1), (30.0, 5)], square=lambda k: 1.0, updates=200, rule=rule)
+        assert run.state.times.expected(run.view.workers).tolist() == pytest.approx([1.0, 1.0, 10.0, 10.0], rel=0.1)
+        assert 1 <= run.state.k <= 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dbw_learns_of_stalls_without_waiting_for_each_number(seed: int) -> None:
+    tried = []
+    for resample in (True, False):
+        rng = random.Random(seed)
+        rule = build_server("dbw", resample=resample)
+        run = taught(draw=lambda worker, rng=rng: 50.0 if rng.random() < 0.1 else 1.0, rule=rule, updates=40)  # type: ignore[misc]
+        known = next(number for number, at in enumerate(run.made_at) if at > 50.0)
+        tried.append(sum(count > 3 for count in counts(run)[known + 2 :]))
+    assert 2 * tried[0] < tried[1]
+
+
+@pytest.mark.parametrize("push", PUSHES)
+def test_dbw_goes_down_by_half_at_most(push: str) -> None:
+    spread = {rank: 1.0 + rank / 10 for rank in range(1, 7)}
+    used = counts(taught(push, spread.__getitem__, updates=40, square=lambda k: 1.0))
+    assert 1 in used
+    assert all(2 * after >= before for before, after in pairwise(used))
 
 
 def test_dbw_goes_on_with_what_an_earlier_server_had_learnt() -> None:

@@ -118,3 +118,28 @@ def bound_after_rise(previous: int, workers: int, loss_rose: bool) -> int:
     (4, 8, 1)
     """
     return min(previous + 1, workers) if loss_rose else 1
+
+
+def bound_on_fall(previous: int) -> int:
+    """The least k to wait for next, however many were waited for before: half as many.
+
+    What k gradients do is judged by what ``previous`` of them did. How far that is to be trusted shows on the way down: where the
+    learning rate is as large as training bears, a single gradient early on may undo what all the updates before have gained
+    (ours, not the paper's).
+
+    Parameters
+    ----------
+    previous : int
+        k of the update before, at least 1.
+
+    Returns
+    -------
+    int
+        A bound for :func:`choose`.
+
+    Examples
+    --------
+    >>> [bound_on_fall(k) for k in (8, 4, 3, 2, 1)]
+    [4, 2, 2, 1, 1]
+    """
+    return -(-previous // 2)

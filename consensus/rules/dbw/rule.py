@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from consensus.protocol.service import Arrival, ServerView, Update, Verdict
-from consensus.rules.dbw.arrivals import FirstArrivals
-from consensus.rules.dbw.choice import bound_after_rise, choose, choose_blindly
+from consensus.rules.dbw.choice import bound_after_rise, bound_on_fall, choose, choose_blindly
+from consensus.rules.dbw.fitted import FittedTimes
 from consensus.rules.dbw.horizon import HorizonGain
-from consensus.rules.dbw.waiting import WaitingTimes
+from consensus.rules.dbw.steady import SteadyTimes
 from consensus.rules.quorum import Quorum
 from consensus.types import Rank, Seconds
 
@@ -23,10 +23,8 @@ class DbwState:
     ----------
     gain : HorizonGain
         How much k gradients lower the loss.
-    times : WaitingTimes
+    times : SteadyTimes or FittedTimes
         How long they take.
-    arrivals : FirstArrivals
-        What samples of these times an arrival yields.
     first : int
         The version that serving began with.
     k : int
@@ -34,8 +32,7 @@ class DbwState:
     """
 
     gain: HorizonGain
-    times: WaitingTimes
-    arrivals: FirstArrivals
+    times: SteadyTimes | FittedTimes
     first: int
     k: int
 
@@ -45,12 +42,13 @@ class Dbw(Quorum):
     r"""Wait for the :math:`k_t = \arg\max_k G_k / T_k` fastest gradients.
 
     G is estimated by :class:`~consensus.rules.dbw.horizon.HorizonGain`, the fall of the loss over the coming updates, T by
-    :class:`~consensus.rules.dbw.waiting.WaitingTimes`, the time that an update takes if every one waits for k: a choice is judged
+    :class:`~consensus.rules.dbw.steady.SteadyTimes`, the time that an update takes if every one waits for k: a choice is judged
     as if it were kept. After many gradients were waited for, many workers are idle, and the next few gradients come soon; to
     count that in their favour leads to choices that take turns and are worse than each kept. Both are ours.
 
     A k that gains nothing is out of the question, and if none gains anything, or too little is known, all are waited for. If the
-    loss has risen, k is greater than it was. There is nothing to tune; what there is to set says how far to look.
+    loss has risen, k is greater than it was, and never is it less than half of what it was. There is nothing to tune; what there
+    is to set says how far to look, and is for comparison.
 
     The learning rate of k gradients is the one that ``view.factor`` gives them; the step of the update just made tells its unit.
 
@@ -66,6 +64,9 @@ class Dbw(Quorum):
         Updates in which a waiting time loses nearly two thirds of its weight, at least 1.
     blind : bool
         Choose :math:`\arg\max_k k / T_k`, whatever the gradients say: the most gradients per time. For comparison.
+    resample : bool
+        Tell times by round trips drawn again; false: by how long each k was waited for when it was tried
+        (:class:`~consensus.rules.dbw.fitted.FittedTimes`), as it is under ``interrupt`` anyway. For comparison.
 
     References
     ----------
@@ -80,19 +81,20 @@ class Dbw(Quorum):
     horizon: int = 40
     history: int = 15
     blind: bool = False
+    resample: bool = True
 
     def __post_init__(self) -> None:
         self._estimators(1)
 
-    def _estimators(self, workers: int) -> tuple[HorizonGain, WaitingTimes]:
-        return HorizonGain(self.window, self.smoothness_window, self.horizon), WaitingTimes(workers, self.history)
+    def _estimators(self, workers: int, dropped: bool = False) -> tuple[HorizonGain, SteadyTimes | FittedTimes]:
+        gain = HorizonGain(self.window, self.smoothness_window, self.horizon)
+        # Of round trips that are dropped nothing is known.
+        return gain, SteadyTimes(self.history) if self.resample and not dropped else FittedTimes(workers, self.history, dropped)
 
     def start(self, view: ServerView, now: Seconds) -> DbwState:
         """Know nothing, and wait for all."""
         n = len(view.workers)
-        # Dropped work yields no sample: then a version is open until the next one is made, no longer.
-        arrivals = FirstArrivals(n, memory=1) if view.push == "interrupt" else FirstArrivals(n)
-        return DbwState(*self._estimators(n), arrivals, view.version, n)
+        return DbwState(*self._estimators(n, view.push == "interrupt"), view.version, n)
 
     def quota(self, view: ServerView, state: DbwState) -> int:
         """The choice in force."""
@@ -102,10 +104,8 @@ class Dbw(Quorum):
         """Take the time of what has come, and judge as with any quorum."""
         # The first batches take longer than any later one: programs warm up, and not all workers began when the server did.
         if view.version > state.first:
-            n = state.times.workers
             for gradient in [arrival] if arrival is not None else view.kept.values():
-                for sample in state.arrivals.gradient(gradient.worker, gradient.version, gradient.at):
-                    state.times.observe(min(sample.previous, n), sample.i, sample.duration)
+                state.times.gradient(gradient.worker, gradient.version, gradient.version < view.version, gradient.at)
         return super().decide(view, arrival, state, now)
 
     def applied(self, view: ServerView, update: Update, state: DbwState, now: Seconds) -> DbwState:
@@ -116,10 +116,7 @@ class Dbw(Quorum):
         used = len(update.arrivals)
         # A worker that left after it had pushed may make it more.
         idle = min(used, n)
-        # Where work is dropped, it does not matter how many were busy: all start together.
-        previous = n if view.push == "interrupt" else idle
-        state.arrivals.update(view.version, previous, view.updated_at)
-        state.times.age()
+        state.times.update(view.version, idle, view.workers, view.updated_at)
         if not self.blind:
             state.gain.observe(
                 used,
@@ -135,8 +132,7 @@ class Dbw(Quorum):
         """Count with those that are left."""
         n = len(view.workers)
         if n:
-            state.arrivals.resize(n)
-            state.times.resize(n)
+            state.times.leave(worker, view.workers)
             state.k = min(state.k, n)
         return state
 
@@ -154,11 +150,11 @@ class Dbw(Quorum):
         return state
 
     def _choose(self, state: DbwState, view: ServerView, used: int, n: int, unit: float) -> int:
-        times = state.times.expected(n) if view.push == "interrupt" else state.times.sustained()
+        times = state.times.expected(view.workers)
         if self.blind:
             # All times unknown is no reason to prefer any k but the safe one, which tells the most as well.
             return choose_blindly(times) if times.any() else n
         if not state.gain.ready:
             return n
         gains = [state.gain.gain(k, unit * view.factor(k, n)) for k in range(1, n + 1)]
-        return choose(gains, times, bound_after_rise(used, n, state.gain.loss_rose))
+        return choose(gains, times, max(bound_after_rise(used, n, state.gain.loss_rose), bound_on_fall(used)))
