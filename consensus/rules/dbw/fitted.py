@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,23 @@ class FittedTimes:
     def leave(self, worker: Rank, workers: Sequence[Rank]) -> None:
         """``worker`` has left, these are there."""
         self._arrivals.resize(len(workers))
+        self.waiting.resize(len(workers))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been seen, as arrays and numbers."""
+        return self.waiting.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any], workers: Sequence[Rank]) -> None:
+        """Know what another one with the same history knew, and count with these workers.
+
+        Parameters
+        ----------
+        state : mapping
+            What :meth:`state_dict` gave.
+        workers : sequence of int
+            Those that are there.
+        """
+        self.waiting.load_state_dict(state)
         self.waiting.resize(len(workers))
 
     def expected(self, workers: Sequence[Rank]) -> NDArray[np.float64]:

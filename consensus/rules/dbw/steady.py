@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,23 @@ class SteadyTimes:
     def leave(self, worker: Rank, workers: Sequence[Rank]) -> None:
         """``worker`` has left, these are there: what the imagined servers did with it is forgotten."""
         self._trips.leave(worker)
+        self._begin(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been seen, as lists of numbers."""
+        return self._trips.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any], workers: Sequence[Rank]) -> None:
+        """Know what another one with the same history knew of these workers; its servers are imagined anew.
+
+        Parameters
+        ----------
+        state : mapping
+            What :meth:`state_dict` gave.
+        workers : sequence of int
+            Those that are there.
+        """
+        self._trips.load_state_dict(state, workers)
         self._begin(0)
 
     def expected(self, workers: Sequence[Rank]) -> NDArray[np.float64]:

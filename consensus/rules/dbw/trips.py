@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +105,29 @@ class RoundTrips:
     def seconds(self, worker: Rank) -> list[Seconds]:
         """A worker's round trips that are remembered, oldest first."""
         return [seconds for seconds, _ in self._samples.get(worker, ())]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been seen, as lists of numbers; not who is at what, which is the session's affair."""
+        samples = [[worker, [list(sample) for sample in seen]] for worker, seen in self._samples.items()]
+        return {"updates": self._updates, "samples": samples}
+
+    def load_state_dict(self, state: Mapping[str, Any], workers: Sequence[Rank]) -> None:
+        """Know what another one with the same history knew of these workers.
+
+        Parameters
+        ----------
+        state : mapping
+            What :meth:`state_dict` gave.
+        workers : sequence of int
+            Those that are there; others' samples are left out.
+        """
+        self._updates = state["updates"]
+        self._began.clear()
+        self._samples = {
+            worker: deque(((seconds, update) for seconds, update in seen), maxlen=_REMEMBERED * self._history)
+            for worker, seen in state["samples"]
+            if worker in workers
+        }
 
     def draw(self, workers: Sequence[Rank], count: int, generator: np.random.Generator) -> NDArray[np.float64]:
         r"""Draw from the samples, by their weights, with replacement.
