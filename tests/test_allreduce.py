@@ -158,3 +158,14 @@ def test_a_closure_is_refused() -> None:
             optimizer.step(closure_of(model, optimizer, numbers(0)))
 
     run(2, train)
+
+
+def test_whose_gradients_a_sum_is_without_is_known() -> None:
+    def train(transport: Any) -> frozenset[int]:
+        model = Point()
+        with reduce(transport, model, torch.optim.SGD(model.parameters(), lr=0.1)) as handle:
+            assert not handle.lost
+            transport.members = [0, 2]  # as after a collective in which rank 1 was found dead
+            return handle.lost
+
+    assert run(3, train) == [frozenset({1})] * 3
