@@ -7,10 +7,8 @@ import logging
 import os
 import pickle
 import random
-import resource
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from consensus.checkpoint.folder import Moment
 from consensus.checkpoint.store import Store
 from consensus.errors import CheckpointError
 from tests.fuzz import TIMES, corrupted
+from tests.support.disks import files_of_at_most
 
 BEFORE, NEWEST = Moment(1, 1), Moment(1, 2)
 
@@ -182,19 +181,6 @@ def test_what_no_checkpoint_can_hold_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"state\.hook is"):
         Store(tmp_path, 0, 1).write(1, {"hook": print})
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-@contextmanager
-def files_of_at_most(limit: int) -> Iterator[None]:
-    """A full disk without one: the kernel takes no byte beyond ``limit`` of a file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

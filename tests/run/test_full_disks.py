@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +19,18 @@ from consensus.run.results import read_metrics
 from consensus.run.snapshots import Counts, Recorder, SnapshotFolder
 from consensus.transport import loopback
 from tests.experiments import small, summary_of
+from tests.support.disks import allow, files_of_at_most
 
 FULL_FROM, FULL_UNTIL = 5, 11
 """Rounds; a set is due every three."""
 
 
+ROOM = resource.RLIM_INFINITY
+
+
 @pytest.fixture(autouse=True)
-def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Room again in any case; and no pictures, which take long."""
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "draw_curves", lambda runs, path: path.touch())
-    ignored, before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
-
-
-def take(limit: int) -> None:
-    """Let no file of this process grow beyond ``limit`` bytes."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 class Filling:
@@ -53,11 +45,11 @@ class Filling:
 
     def swap(self, peer: int, round: int, peer_round: int) -> None:
         if self._transport.rank == 0 and round == FULL_FROM:
-            take(0)
+            allow(0)
         if self._transport.rank == 0 and round == FULL_UNTIL:
             (folder,) = self._out.glob("*/" + FOLDER)
             self.seen.append(Store(folder, 0, 2).newest())
-            take(resource.RLIM_INFINITY)
+            allow(ROOM)
         self._transport.swap(peer, round, peer_round)
 
 
@@ -69,8 +61,8 @@ def run(out: Path) -> tuple[Path, list[Moment | None]]:
         filling = Filling(transport, out)
         return experiment.run(settings, filling), filling.seen
 
-    results = loopback.run(2, body)
-    return results[0]
+    with files_of_at_most(ROOM):
+        return loopback.run(2, body)[0]
 
 
 def test_training_goes_on_with_a_word_for_each_thing_that_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -91,8 +83,9 @@ def test_training_goes_on_with_a_word_for_each_thing_that_is_lost(tmp_path: Path
 def test_a_disk_that_is_full_at_the_end_is_named(tmp_path: Path) -> None:
     recorder = Recorder(SnapshotFolder(tmp_path, 1), 0, 1.0, 8, lambda: [np.zeros(100, np.uint8)], lambda: Counts(0, 0, 0))
     recorder.look(1.5)
-    take(0)
-    recorder.look(3.5)
+    refused = pytest.raises(ConsensusError, match="rank 0 has trained to the end, but cannot keep its last model")
+    with files_of_at_most(0):
+        recorder.look(3.5)
+        with refused:
+            recorder.end(3.5)
     assert recorder.missed == {2, 3}
-    with pytest.raises(ConsensusError, match="rank 0 has trained to the end, but cannot keep its last model"):
-        recorder.end(3.5)
