@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -27,6 +28,9 @@ Model = Literal["codes", "counts"]
 
 NEAR, LONGER = 1.25, 4
 """Tolerances that take less than so many times the least are simulated so many times as long."""
+
+TOGETHER = 16
+"""So many are simulated beside each other, by the same draws: for 200 workers each takes a megabyte or two."""
 
 _Loads: TypeAlias = Mapping[int, list[Tolerance]]
 
@@ -230,20 +234,28 @@ def _by_codes(
 ) -> dict[Tolerance, _Estimate]:
     rows, updates, settled = course(draws)
     workers = system.workers_per_edge
-    left = {tolerance: Succession(HierarchicalCode(workers, parts, *tolerance), push, rows) for tolerance in tolerances}
-    since = {tolerance: np.zeros(rows) for tolerance in tolerances}
     found: dict[Tolerance, _Estimate] = {}
-    for number, sample in enumerate(samples(system, LONGER * rows * updates, seed, rows), 1):
-        for succession in left.values():
-            succession.advance(sample)
-        if number == settled:
-            since = {tolerance: succession.now for tolerance, succession in left.items()}
-        if number in (updates, LONGER * updates):
-            for tolerance, succession in left.items():
-                each = (succession.now - since[tolerance]) / (number - settled)
-                found[tolerance] = _Estimate(float(each.mean()), float(each.std(ddof=1)) / math.sqrt(rows))
-            limit = NEAR * min(found[tolerance].mean for tolerance in left)
-            left = {tolerance: succession for tolerance, succession in left.items() if found[tolerance].mean <= limit}
+    near: dict[Tolerance, Succession] = {}
+    since = {tolerance: np.zeros(rows) for tolerance in tolerances}
+
+    def go_on(successions: Mapping[Tolerance, Succession], first: int, last: int) -> None:
+        blocks = islice(samples(system, last * rows, seed, rows), first, last)
+        for number, sample in enumerate(blocks, first + 1):
+            for tolerance, succession in successions.items():
+                now = succession.advance(sample)
+                if number == settled:
+                    since[tolerance] = now
+        for tolerance, succession in successions.items():
+            each = (succession.now - since[tolerance]) / (last - settled)
+            found[tolerance] = _Estimate(float(each.mean()), float(each.std(ddof=1)) / math.sqrt(rows))
+
+    for start in range(0, len(tolerances), TOGETHER):
+        some = tolerances[start : start + TOGETHER]
+        made = {tolerance: Succession(HierarchicalCode(workers, parts, *tolerance), push, rows) for tolerance in some}
+        go_on(made, 0, updates)
+        limit = NEAR * min(estimate.mean for estimate in found.values())
+        near = {tolerance: one for tolerance, one in (near | made).items() if found[tolerance].mean <= limit}
+    go_on(near, updates, LONGER * updates)
     return found
 
 
