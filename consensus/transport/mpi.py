@@ -120,6 +120,9 @@ class _Connection:
             self.edges[peer].cut()
         self._news: _Channel | None = None
         self._status = mpi.Status()
+        # A death may be raised by the very look that completes the receive from anybody: the message is there, and its sender in
+        # the status; the next look finds an idle receive, which has none.
+        self._told_by: Rank = mpi.ANY_SOURCE
         if strangers := living - set(neighbours):
             self._news = _Channel(self, mpi.ANY_SOURCE, tags + NEWS, strangers)
 
@@ -175,8 +178,9 @@ class _Connection:
         if news is not None and news.open:
             try:
                 if news.request.Test(self._status):
-                    news.arrived(self._status.source)
+                    news.arrived(self._told_by if self._status.source < 0 else self._status.source)
             except self._caught as error:
+                self._told_by = self._status.source
                 self._lose(self._failures.fallen(error))
         if self._probes:
             self._look_at_probes()
