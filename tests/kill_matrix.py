@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from consensus.transport.idle import cpus
 from tests.support.dying import MOMENTS
+from tests.support.fates import Fate
 from tests.support.forkserver import ForkServer
 from tests.worlds import EVERY_RULE
 
@@ -30,7 +31,7 @@ RANKS = 5
 PLACES = {"leaf": [4, 0, 1, 3], "hub": [2, 3, 1, 0], "backbone end": [0, 4, 2, 1]}
 """Who dies, in this order."""
 KILLS = (1, 2, RANKS - 1)
-ROUNDS, FIRST = 60, 5
+ROUNDS, FIRST, PATIENCE = 60, 5, 40
 TOLERANCE = 0.01
 MODULES = ["tests.support.rehearsal", "tests.support.mortal", "mpi4py.run"]
 PROGRAM = ["-c", "from tests.support.mortal import main; main()"]
@@ -50,7 +51,7 @@ class Scenario(NamedTuple):
 
     def training(self) -> str:
         """For the ranks."""
-        deaths = {str(victim): (self.moment, FIRST) for victim in self.victims}
+        deaths = {str(victim): Fate(self.moment, FIRST, patience=PATIENCE) for victim in self.victims}
         return json.dumps({"rule": self.rule, "edges": EDGES, "deaths": deaths, "rounds": ROUNDS})
 
 
@@ -83,6 +84,7 @@ def judge(server: ForkServer, scenario: Scenario, patience: float) -> Outcome:
     reports.sort(key=lambda report: report["rank"])
     left = [rank for rank in range(RANKS) if rank not in scenario.victims]
     moments = re.findall(r"^died (\w+) in round", out, re.MULTILINE)
+    rare = scenario.rule == "run_free"  # ranks that wait for nobody seldom meet, so a model may not move in all of a run
     accuracies = {report["accuracy"] for report in reports}
     promised = {
         f"no end within {patience:.0f} s:\n{errors}": code is not None,
@@ -91,7 +93,7 @@ def judge(server: ForkServer, scenario: Scenario, patience: float) -> Outcome:
         f"members {[report['members'] for report in reports]}": all(report["members"] == left for report in reports),
         f"rounds {[report['rounds'] for report in reports]}": all(report["rounds"] == ROUNDS for report in reports),
         f"accuracies {accuracies}": len(accuracies) == 1,
-        f"ranks died {moments}": len(moments) == len(scenario.victims) and (not moments or scenario.moment in moments),
+        f"ranks died {moments}": len(moments) == len(scenario.victims) and (not moments or scenario.moment in moments or rare),
     }
     return Outcome(scenario, max(accuracies, default=0.0), [words for words, kept in promised.items() if not kept])
 

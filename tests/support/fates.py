@@ -26,11 +26,14 @@ class Fate(NamedTuple):
         The first in which it may be.
     seconds : float
         For :data:`ANY`: how long after that round's beginning.
+    patience : int
+        Otherwise: for how many rounds to wait for such a moment, see :func:`tests.support.dying.doom`.
     """
 
     moment: str
     round: int
     seconds: float = 0.0
+    patience: int = 10
 
 
 def meet(fate: Fate) -> None:
@@ -42,7 +45,7 @@ def meet(fate: Fate) -> None:
         if fate.moment == ANY:
             wind_up(driver, fate)
         else:
-            doom(driver, fate.moment, fate.round)
+            doom(driver, fate.moment, fate.round, fate.patience)
         return driver
 
     NeighbourHandle._open = _open  # type: ignore[method-assign]
