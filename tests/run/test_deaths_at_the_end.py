@@ -43,13 +43,13 @@ def evaluated(mark: int | None) -> Evaluated:
     return Evaluated(mark, 96, 12, 0, 0.5, 1.0, 0.1)
 
 
-@pytest.mark.parametrize(("dies_in", "asked"), [(3, [1, None]), (4, [1])], ids=["evaluating", "writing"])
+@pytest.mark.parametrize(("dies_in", "asked"), [(4, [1, None]), (5, [1])], ids=["evaluating", "writing"])
 def test_the_others_do_what_is_left(tmp_path: Path, dies_in: int, asked: list[int | None]) -> None:
     widow: Any = Widow(dies_in)
     site = experiment._Site(small(tmp_path, evaluation={"every": 0.01}), widow, None)
     site.folder = tmp_path
     (tmp_path / "snapshots").mkdir()
-    experiment._evaluate(site, experiment._Trained(RESULT, widow, []), datetime.now(UTC))
+    experiment._evaluate(site, experiment._Trained(RESULT, widow, [], frozenset()), datetime.now(UTC))
     assert widow.asked[: len(asked)] == asked
     assert summary_of(tmp_path)["final"]["accuracy"] == 0.5
     assert not (tmp_path / "snapshots").exists()

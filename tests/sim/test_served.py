@@ -380,7 +380,7 @@ def test_ranks_that_wait_for_ever() -> None:
     with pytest.raises(ProtocolError, match=r"ranks \[0, 1, 2\] wait, and nothing can happen any more") as error:
         network.run()
     assert "deaf to all" in str(error.value)
-    assert "rank 2 waits for weights newer than version 0" in str(error.value)
+    assert "rank 2 waits for weights of rank 0 newer than version 0" in str(error.value)
 
 
 @pytest.mark.parametrize(("rule", "push"), EVERY_RULE_AND_PUSH)
