@@ -52,10 +52,15 @@ class Site:
 
     def start(self, script: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        return subprocess.Popen(
-            ["bash", str(script), *arguments],
-            cwd=self.folder, env={"PATH": path, **environment}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        # Tests that were started in the background ignore interrupts, and so would the script, whatever traps it sets.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(
+                ["bash", str(script), *arguments],
+                cwd=self.folder, env={"PATH": path, **environment}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def slurm(self, *arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
         variables = {"SLURM_JOB_ID": "17", "SLURM_NTASKS": "8"} | ({"SLURM_RESTART_COUNT": str(restarts)} if restarts else {})
