@@ -18,15 +18,20 @@ RANKS = 2
 NUMEL = 20_000
 
 
+def say(line: str) -> None:
+    """Print a line whole or not at all: a writer may be killed between two parts of it."""
+    os.write(1, f"{line}\n".encode())
+
+
 def write(folder: Path) -> None:
-    print("writer", os.getpid(), flush=True)
+    say(f"writer {os.getpid()}")
     start = latest_start(folder) + 1
     stores = [Store(folder, rank, RANKS, keep=2, start=start) for rank in range(RANKS)]
     for number in itertools.count(1):
         for rank, store in enumerate(stores):
             value = float(1000 * start + number)
             store.write(number, {"start": start, "number": number, "rank": rank, "weight": torch.full((NUMEL,), value)})
-        print(start, number, flush=True)
+        say(f"{start} {number}")
 
 
 def main() -> None:
@@ -36,7 +41,7 @@ def main() -> None:
         if child == 0:
             write(Path(line.strip()))
         os.waitpid(child, 0)
-        print("ended", flush=True)
+        say("ended")
 
 
 if __name__ == "__main__":
