@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Request:
 
     quick: bool
     data_dir: Path | None
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def _whatif(request: Request) -> dict[str, Any]:
 
 
 def _served(request: Request) -> dict[str, Any]:
-    return served.run(served.QUICK, None) if request.quick else served.run(served.Scale(), mnist(request.data_dir))
+    scale = served.QUICK if request.quick else served.Scale()
+    scale = replace(scale, seeds=scale.seeds[: request.seeds])
+    return served.run(scale, None if request.quick else mnist(request.data_dir))
 
 
 def _served_simulated(request: Request) -> dict[str, Any]:
@@ -166,7 +169,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data-dir", type=Path, help="where the data set's files are (default: $CONSENSUS_TEST_DATA, ../shared/data)"
     )
+    parser.add_argument("--seeds", type=int, metavar="N", help="of served: the first N seeds alone; quicker, and says less")
     given = parser.parse_args(arguments)
+    if given.seeds is not None and given.seeds < 1:
+        parser.error(f"--seeds {given.seeds}: expected 1 or more")
     unknown = [name for name in given.which if name not in BENCHMARKS]
     if unknown:
         parser.error(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
@@ -177,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = out / "results" / f"{name}.json"
         try:
             if not given.render:
-                _measure(name, Request(given.quick, given.data_dir), command, kept)
+                _measure(name, Request(given.quick, given.data_dir, given.seeds), command, kept)
             elif not kept.exists():
                 raise Skipped(f"{kept} is not there; measure first")
             _show(name, storage.read(kept), out)
