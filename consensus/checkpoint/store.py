@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,11 @@ class Store:
                 sync_folder(path.parent.parent)
             write_checkpoint(path, header, state)
         except OSError as error:
+            if not last:
+                # On a disk that stays full each set would leave an empty folder. Others may be about to write into this one, but
+                # the set is lost without this rank.
+                with suppress(OSError):
+                    path.parent.rmdir()
             self._complain(f"{path}: no checkpoint was written", error)
             return False
         self._over = last
