@@ -93,6 +93,10 @@ def outlives(mpi: Any, comm: Any, environment: Mapping[str, str] | None = None) 
     return True
 
 
+class Garbled(ProtocolError):
+    """What came is not what was sent: a collective call has not worked here, whatever the library says."""
+
+
 class Failures:
     """What one rank knows of the deaths among the ranks of a communicator.
 
@@ -173,7 +177,13 @@ class Failures:
         Parameters
         ----------
         operation : callable
-            Called with a communicator and the numbers of its ranks; a collective that may be begun again.
+            Called with a communicator and the numbers of its ranks; a collective that may be begun again. It has failed if it
+            raises an error of the library, whichever, or :class:`Garbled`.
+
+        Raises
+        ------
+        ProtocolError
+            If it failed though nobody has died.
         """
         if not self.outlived:
             return operation(self._joint, self.members)
@@ -202,10 +212,11 @@ class Failures:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def _attempt(self, operation: Callable[[Any, Sequence[Rank]], _T]) -> tuple[list[_T], Exception | None]:
+        failed: tuple[type[Exception], ...] = (Garbled, *self.caught)
         try:
             return [operation(self._joint, self.members)], None
-        except self.caught as error:
-            self.expect(error)
+        except failed as error:
+            # Of any class: where others have been given garbage, messages may be longer than is expected here, too.
             self._joint.Revoke()
             return [], error
 

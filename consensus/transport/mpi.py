@@ -28,6 +28,7 @@ The connection and its channels share that list and call each other; hence one f
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -44,6 +45,7 @@ from consensus.transport.base import Bytes, Parcel
 from consensus.transport.edge import Edge
 from consensus.transport.failures import Failures, prepare
 from consensus.transport.forks import watch_forks
+from consensus.transport.gathering import gathered
 from consensus.transport.idle import Idle, cpus, crowded
 from consensus.types import Rank, Round, Seconds
 
@@ -403,8 +405,8 @@ class MpiTransport:
     def gather(self, item: Any) -> list[Any]:
         """Collective: everybody's small picklable ``item``, in the order of ``members``."""
         self._apart("gather")
-        items: list[Any] = self._failures.together(lambda comm, members: comm.allgather(item))
-        return items
+        own = pickle.dumps(item)
+        return [pickle.loads(each) for each in self._failures.together(lambda comm, members: gathered(comm, own))]
 
     @property
     def bytes_sent(self) -> int:
