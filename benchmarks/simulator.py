@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -36,7 +38,8 @@ class Scale:
     """How much is measured.
 
     ``workers`` make ``rounds`` rounds each under static_backup, ``most`` of them ``most_rounds``; ``announcers`` run under dtur
-    for ``virtual_seconds``.
+    for ``virtual_seconds``. ``small`` networks of ``small_workers`` in turns, one of them, and one as large as all of them run
+    for ``small_seconds`` of their clocks, ``small_times`` each.
     """
 
     workers: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)
@@ -45,11 +48,20 @@ class Scale:
     most_rounds: int = 100
     announcers: tuple[int, ...] = (100, 300, 1000)
     virtual_seconds: float = 0.1
+    small: int = 100
+    small_workers: int = 100
+    small_seconds: float = 0.25
+    small_times: int = 3
     passes: int = 7
     pass_rounds: int = 200
 
 
-QUICK = Scale(workers=(100, 1000), most=1000, most_rounds=20, announcers=(100,), passes=3, pass_rounds=50)
+QUICK = Scale(
+    workers=(100, 1000), most=1000, most_rounds=20, announcers=(100,), small=10, small_times=1, passes=3, pass_rounds=50
+)
+
+SLICE = 1e-4
+"""Networks that take turns get so much of their clocks at a time, seconds: a few events, so that caches keep no network."""
 
 
 def run(scale: Scale) -> dict[str, Any]:
@@ -60,6 +72,7 @@ def run(scale: Scale) -> dict[str, Any]:
         growth.append(_apart({"workers": workers, "rule": "static_backup", "compute": TRANSIENT, "rounds": scale.rounds}))
     say(f"simulator: {scale.most} workers, {scale.most_rounds} rounds each")
     most = _apart({"workers": scale.most, "rule": "static_backup", "compute": TRANSIENT, "rounds": scale.most_rounds})
+    pending = _pending(scale)
     flood = []
     for workers in scale.announcers:
         for rule in ("dtur", "gap"):
@@ -67,7 +80,8 @@ def run(scale: Scale) -> dict[str, Any]:
             flood.append(_apart({"workers": workers, "rule": rule, "compute": TRANSIENT, "until": scale.virtual_seconds}))
     say("simulator: 64 workers, in turns with SimPy")
     against = _against_simpy(scale)
-    return {"mpi": f"SimPy {version('simpy')}", "growth": growth, "most": most, "flood": flood, "simpy": against}
+    cases = {"growth": growth, "most": most, "pending": pending, "flood": flood, "simpy": against}
+    return {"mpi": f"SimPy {version('simpy')}", **cases}
 
 
 def network(
@@ -126,6 +140,39 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def take_turns(case: dict[str, Any]) -> dict[str, Any]:
+    """Several networks, each with a clock of its own, that take turns in one process: their memory is that of one large network,
+    while each has few events pending."""
+    networks = [
+        network(case["workers"], "static_backup", case["compute"], None, seed=1 + number) for number in range(case["networks"])
+    ]
+    slices = range(1, 1 + round(case["until"] / SLICE))
+    gc.disable()  # as Network.run does
+    began = time.process_time()
+    for number in slices:
+        for simulated in networks:
+            simulated.kernel.run(number * SLICE)
+    seconds = time.process_time() - began
+    return {
+        **case,
+        "processor_seconds": seconds,
+        "events": sum(simulated.kernel.events for simulated in networks),
+        "pending": statistics.mean(simulated.kernel.pending for simulated in networks),
+    }
+
+
+def _pending(scale: Scale) -> list[dict[str, Any]]:
+    cases = []
+    many, few = scale.small, scale.small_workers
+    for name, compute in (("transient", TRANSIENT), ("exponential", EXPONENTIAL)):
+        say(f"simulator: {many} networks of {few} workers, and one of {many * few}, {name} steps")
+        for _ in range(scale.small_times):
+            for networks, workers in ((1, few), (many, few), (1, many * few)):
+                case = {"networks": networks, "workers": workers, "compute": compute, "until": scale.small_seconds}
+                cases.append({"steps": name, **_apart(case)})
+    return cases
+
+
 def _apart(case: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.simulator", json.dumps(case)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -168,7 +215,7 @@ def _processor(run: Callable[[], None]) -> float:
 
 def report(result: dict[str, Any]) -> str:
     """The tables, in Markdown."""
-    return "\n".join([_growth(result), _flood(result["flood"]), _simpy(result["simpy"])])
+    return "\n".join([_growth(result), _by_pending(result["pending"]), _flood(result["flood"]), _simpy(result["simpy"])])
 
 
 def _row(case: dict[str, Any]) -> list[object]:
@@ -192,6 +239,29 @@ def _growth(result: dict[str, Any]) -> str:
     met = most["processor_seconds"] < SECONDS and most["peak_bytes"] < GIBIBYTES * 2**30
     text = table(_HEADER, [_row(case) for case in [*result["growth"], most]])
     return f"{text}\nTarget of the last row, {SECONDS:g} s and {GIBIBYTES:g} GiB: {verdict(met)}.\n"
+
+
+def _by_pending(cases: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for steps in dict.fromkeys(case["steps"] for case in cases):
+        costs, pending = {}, {}
+        for networks, workers in dict.fromkeys((case["networks"], case["workers"]) for case in cases):
+            alike = [c for c in cases if (c["steps"], c["networks"], c["workers"]) == (steps, networks, workers)]
+            costs[networks, workers] = statistics.median(1e6 * case["processor_seconds"] / case["events"] for case in alike)
+            pending[networks, workers] = statistics.mean(case["pending"] for case in alike)
+        alone, apart, whole = costs
+        growth = costs[whole] / costs[apart]
+        logarithm = math.log(pending[whole]) / math.log(pending[apart])
+        rows.append([
+            steps, f"{apart[0]} x {apart[1]}", f"{pending[apart]:,.0f}", f"{pending[whole]:,.0f}",
+            *(f"{costs[each]:.2f}" for each in (alone, apart, whole)),
+            f"{growth:.2f}", f"{logarithm:.2f}", verdict(growth <= logarithm),
+        ])  # fmt: skip
+    header = [
+        "steps", "networks x workers", "pending in each", "pending in one of all", "one alone, µs an event", "all in turns, µs",
+        "one of all, µs", "one of all / in turns", "log pending, the same", "no faster",
+    ]  # fmt: skip
+    return table(header, rows)
 
 
 def _flood(cases: Sequence[dict[str, Any]]) -> str:
@@ -218,4 +288,5 @@ def _simpy(against: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(json.loads(sys.argv[1]))))
+    asked = json.loads(sys.argv[1])
+    print(json.dumps(take_turns(asked) if "networks" in asked else measure(asked)))

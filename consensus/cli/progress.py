@@ -85,7 +85,7 @@ def _grouped(number: int) -> str:
 class _Lines:
     def __init__(self, config: RunConfig) -> None:
         self._name = config.run.name
-        self._next: Seconds = INTERVAL
+        self._next: Seconds | None = None
         self._evaluating = False
 
     def __enter__(self) -> Report:
@@ -96,9 +96,12 @@ class _Lines:
 
     def _report(self, status: Status) -> None:
         began_evaluating = status.evaluating and not self._evaluating
+        after = (status.seconds // INTERVAL + 1) * INTERVAL if not status.evaluating else math.inf
+        if self._next is None:
+            # The clock of a resumed run does not begin at 0, and when it begins there is nothing to tell yet.
+            self._next = after
         if status.seconds >= self._next or began_evaluating:
-            self._evaluating = status.evaluating
-            self._next = (status.seconds // INTERVAL + 1) * INTERVAL if not status.evaluating else math.inf
+            self._evaluating, self._next = status.evaluating, after
             print(f"{self._name}: {describe(status)}", flush=True)
 
 

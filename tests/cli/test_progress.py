@@ -37,6 +37,14 @@ def test_plain_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
     assert "\x1b" not in "".join(lines)
 
 
+def test_a_resumed_run_tells_of_what_it_has_done_and_not_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with show(Mode.LINES, config("{ seconds = 9 }")) as report:
+        assert report is not None
+        for tenth in range(123, 150):
+            report(status(tenth / 10))
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == ["run: 14.0 s"]
+
+
 def test_a_bar_is_drawn_and_goes_away(capsys: pytest.CaptureFixture[str]) -> None:
     with show(Mode.LIVE, config("{ samples = 200 }")) as report:
         assert report is not None
