@@ -31,8 +31,9 @@ RANKS = 4
 ROUNDS, EVERY = 300, 5
 SECONDS = 1.0
 """Within so many after the first step the job is killed."""
-TOLERANCE = 1e-4
-"""Relative, of the final loss: models are summed up in the order in which they come, so rounding differs."""
+TOLERANCE = 1e-5
+"""Relative, of the final loss: models are summed up in the order in which they come, so rounding differs. It stays as small only
+where the loss is smooth: one that takes a ReLU across its kink grows, and two of eight undisturbed runs came out 0.08 % apart."""
 MODULES = ["tests.support.rehearsal", "tests.support.watched_run", "mpi4py.run"]
 PROGRAM = ["-c", "from tests.support.watched_run import main; main()"]
 
@@ -49,7 +50,7 @@ name = "full"
 name = "digits"
 batch = 16
 [model]
-name = "2nn"
+name = "logistic"
 [optimizer]
 name = "sgd"
 lr = 0.05
@@ -124,8 +125,8 @@ class Sequel:
             raise RuntimeError(f"a start of {self._file} ended with {job.returncode}:\n{errors}")
 
     def summary(self) -> dict[str, Any]:
-        """Of the run that came to its end."""
-        (path,) = self._out.glob("*/summary.json")
+        """Of the start that came to its end; another one may have been killed when it had just written its own."""
+        path = max(self._out.glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
         return dict(json.loads(path.read_bytes()))
 
     def newest(self) -> dict[int, tuple[int, int]]:

@@ -9,12 +9,15 @@ import mmap
 import os
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from consensus.cli import main as command
 from consensus.run.checkpoints import Checkpoints
-from consensus.statistics import Statistics
+from consensus.types import Seconds
+
+Write: TypeAlias = Callable[[Checkpoints, int, int, Seconds], None]
 
 _PLACE = struct.Struct("=3q")
 
@@ -41,14 +44,14 @@ def main() -> None:
         stream.truncate(_PLACE.size)
         here = mmap.mmap(stream.fileno(), _PLACE.size)
 
-    def told(original: Any) -> Any:
-        def write(self: Checkpoints, statistics: Statistics, steps: int, samples: int, *arguments: Any) -> None:
-            _PLACE.pack_into(here, 0, os.getpid(), statistics.rounds, samples)
-            original(self, statistics, steps, samples, *arguments)
+    def told(original: Write) -> Write:
+        def write(self: Checkpoints, steps: int, samples: int, seconds: Seconds) -> None:
+            _PLACE.pack_into(here, 0, os.getpid(), self._handle.statistics.rounds, samples)
+            original(self, steps, samples, seconds)
 
         return write
 
-    for name in ("look", "end"):
-        setattr(Checkpoints, name, told(getattr(Checkpoints, name)))
+    Checkpoints.look = told(Checkpoints.look)  # type: ignore[assignment, method-assign]
+    Checkpoints.end = told(Checkpoints.end)  # type: ignore[assignment, method-assign]
     sys.argv = ["consensus", "run", file, "--quiet", "--resume", "latest"]
     command()
