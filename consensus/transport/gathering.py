@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import struct
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 
 from consensus.transport.failures import Garbled
 
-if TYPE_CHECKING:
-    from mpi4py import MPI
-
 _HEAD = struct.Struct("<qII")
 """Length and checksum of what a rank gives, and the checksum of these two: no memory is taken for a length that is none."""
 _SUMMED = struct.Struct("<qI")
 
 
-def gathered(comm: MPI.Intracomm, own: bytes) -> list[bytes]:
+def gathered(comm: Any, own: bytes) -> list[bytes]:
     """Collective: what each rank gives, by rank.
 
     Parameters
