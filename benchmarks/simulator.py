@@ -21,6 +21,7 @@ from benchmarks.stats import ratios, spread
 from consensus import rules, timing, topology
 from consensus.errors import LaunchError
 from consensus.sim.network import Network, OnRound
+from consensus.sim.pages import enlarge
 from consensus.timing import Link, Stream
 
 LINK = Link(latency=1e-4, bandwidth=1e9)
@@ -147,6 +148,8 @@ def take_turns(case: dict[str, Any]) -> dict[str, Any]:
         network(case["workers"], "static_backup", case["compute"], None, seed=1 + number) for number in range(case["networks"])
     ]
     slices = range(1, 1 + round(case["until"] / SLICE))
+    if case["large_pages"]:
+        enlarge()
     gc.disable()  # as Network.run does
     began = time.process_time()
     for number in slices:
@@ -167,9 +170,9 @@ def _pending(scale: Scale) -> list[dict[str, Any]]:
     for name, compute in (("transient", TRANSIENT), ("exponential", EXPONENTIAL)):
         say(f"simulator: {many} networks of {few} workers, and one of {many * few}, {name} steps")
         for _ in range(scale.small_times):
-            for networks, workers in ((1, few), (many, few), (1, many * few)):
-                case = {"networks": networks, "workers": workers, "compute": compute, "until": scale.small_seconds}
-                cases.append({"steps": name, **_apart(case)})
+            for networks, workers, large in ((1, few, False), (many, few, False), (1, many * few, False), (1, many * few, True)):
+                case = {"networks": networks, "workers": workers, "compute": compute, "large_pages": large}
+                cases.append({"steps": name, **_apart({**case, "until": scale.small_seconds})})
     return cases
 
 
@@ -241,25 +244,29 @@ def _growth(result: dict[str, Any]) -> str:
     return f"{text}\nTarget of the last row, {SECONDS:g} s and {GIBIBYTES:g} GiB: {verdict(met)}.\n"
 
 
+def _kind(case: dict[str, Any]) -> tuple[int, int, bool]:
+    return case["networks"], case["workers"], case["large_pages"]
+
+
 def _by_pending(cases: Sequence[dict[str, Any]]) -> str:
     rows = []
     for steps in dict.fromkeys(case["steps"] for case in cases):
         costs, pending = {}, {}
-        for networks, workers in dict.fromkeys((case["networks"], case["workers"]) for case in cases):
-            alike = [c for c in cases if (c["steps"], c["networks"], c["workers"]) == (steps, networks, workers)]
-            costs[networks, workers] = statistics.median(1e6 * case["processor_seconds"] / case["events"] for case in alike)
-            pending[networks, workers] = statistics.mean(case["pending"] for case in alike)
-        alone, apart, whole = costs
+        for key in dict.fromkeys(_kind(case) for case in cases):
+            alike = [case for case in cases if case["steps"] == steps and _kind(case) == key]
+            costs[key] = statistics.median(1e6 * case["processor_seconds"] / case["events"] for case in alike)
+            pending[key] = statistics.mean(case["pending"] for case in alike)
+        alone, apart, whole, large = costs
         growth = costs[whole] / costs[apart]
         logarithm = math.log(pending[whole]) / math.log(pending[apart])
         rows.append([
             steps, f"{apart[0]} x {apart[1]}", f"{pending[apart]:,.0f}", f"{pending[whole]:,.0f}",
             *(f"{costs[each]:.2f}" for each in (alone, apart, whole)),
-            f"{growth:.2f}", f"{logarithm:.2f}", verdict(growth <= logarithm),
+            f"{growth:.2f}", f"{logarithm:.2f}", verdict(growth <= logarithm), f"{costs[large]:.2f}",
         ])  # fmt: skip
     header = [
         "steps", "networks x workers", "pending in each", "pending in one of all", "one alone, µs an event", "all in turns, µs",
-        "one of all, µs", "one of all / in turns", "log pending, the same", "no faster",
+        "one of all, µs", "one of all / in turns", "log pending, the same", "no faster", "one of all, large pages, µs",
     ]  # fmt: skip
     return table(header, rows)
 

@@ -22,6 +22,7 @@ from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.story import Recorder
 from consensus.rules.stateless import Stateless
 from consensus.sim.kernel import Kernel
+from consensus.sim.pages import enlarge
 from consensus.sim.plant import Plant, Still
 from consensus.sim.worker import Worker
 from consensus.timing import Link, Stream
@@ -36,6 +37,9 @@ OnRound: TypeAlias = Callable[[Rank, RoundRecord, Seconds], None]
 
 _TOLD = 3
 """How many waiting ranks an error describes."""
+
+_LARGE = 2000
+"""From so many ranks on, large pages are worth the tenths of a second that it takes to move to them."""
 
 
 class Network:
@@ -117,6 +121,7 @@ class Network:
         for engine in self.engines:
             engine.story = None  # with thousands of ranks, stories would be what memory is full of
         self.ended_at = [math.nan] * size
+        self._enlarged = False
         self.times: dict[Seconds, Seconds] = {}
         self._workers = [Worker(self, engine, stream) for engine, stream in zip(self.engines, streams, strict=True)]
         if recorders is not None:
@@ -139,6 +144,9 @@ class Network:
         ProtocolError
             If ranks wait for what will never come.
         """
+        if self.size >= _LARGE and not self._enlarged:
+            self._enlarged = True
+            enlarge()
         with _no_collections():
             self.kernel.run(until)
         if until == math.inf and not all(engine.phase is Phase.FINISHED for engine in self.engines):
