@@ -17,7 +17,7 @@ order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
 test, train = order[:360], order[360:]
 
 model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 with consensus.attach(model, optimizer, architecture="server", rule="dbw") as handle:  # rank 0 is back when training is over
     if handle.works:
