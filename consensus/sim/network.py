@@ -121,7 +121,6 @@ class Network:
         for engine in self.engines:
             engine.story = None  # with thousands of ranks, stories would be what memory is full of
         self.ended_at = [math.nan] * size
-        self._enlarged = False
         self.times: dict[Seconds, Seconds] = {}
         self._workers = [Worker(self, engine, stream) for engine, stream in zip(self.engines, streams, strict=True)]
         if recorders is not None:
@@ -144,8 +143,7 @@ class Network:
         ProtocolError
             If ranks wait for what will never come.
         """
-        if self.size >= _LARGE and not self._enlarged:
-            self._enlarged = True
+        if self.size >= _LARGE and not self.kernel.events:
             enlarge()
         with _no_collections():
             self.kernel.run(until)

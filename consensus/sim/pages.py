@@ -8,7 +8,6 @@ to be given pages of 2 MiB, so it is moved there once it is filled. What that is
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def enlarge(system: Path = _SYSTEM) -> int:
         regions = [*_private(_MAPS.read_text())]
     except (OSError, ValueError):
         return 0
-    if not (allowed and sys.platform == "linux"):
+    if not allowed:
         return 0
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
