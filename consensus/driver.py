@@ -34,7 +34,7 @@ from consensus.protocol.messages import Message, Progress, Stop
 from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.story import Recorder
 from consensus.transport.base import Bytes, Parcel, Transport
-from consensus.transport.launched import ends_job
+from consensus.transport.endings import ending
 from consensus.types import Rank, Round, Seconds
 
 _COMPUTING = Phase.COMPUTING
@@ -288,7 +288,7 @@ class Driver(Generic[_E]):
 
     def _drain_at_exit(self) -> None:
         # An exception that nobody caught is to end the whole job now, not when the other ranks have finished.
-        if not (self._drained or ends_job()):
+        if not (self._drained or ending().failed()):
             self.drain()
 
     def _run_until(self, *phases: Phase, look: Callable[[], None] | None = None) -> None:

@@ -141,14 +141,14 @@ def command(
 ) -> Launch:
     """What starts a Python program as MPI ranks.
 
-    Under ``python -m mpi4py``, always: a rank that raises then ends the job, where plain Python lets the others wait for it.
+    Under :mod:`consensus.rank`, always: a rank that raises then ends the job, where plain Python lets the others wait for it.
 
     Parameters
     ----------
     n : int
         Number of ranks.
     program : sequence of str
-        What follows ``python -m mpi4py``: a script or ``-m`` and a module, and arguments.
+        What follows ``python -m consensus.rank``: a script or ``-m`` and a module, and arguments.
     hostfile : path, optional
         Hosts to run on, in the format of the MPI library; this host alone without it (or what a batch system allots).
     extra : iterable of str
@@ -195,7 +195,7 @@ def command(
         env.setdefault(name, value)
     passed = [word for name in _PASSED_ON if kind.pass_on and name in env for word in (kind.pass_on, name)]
     hosts = [] if hostfile is None else [kind.hostfile, str(_existing(hostfile))]
-    python = [sys.executable, "-m", "mpi4py", *program]
+    python = [sys.executable, "-m", "consensus.rank", *program]
     return Launch([str(launcher), "-n", str(n), *kind.options, *survival, *passed, *hosts, *extra, *python], env)
 
 

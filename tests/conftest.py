@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.support.forkserver import ForkServer
 
 # Before torch or a BLAS is imported by a test: ranks and other programs share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -54,3 +59,15 @@ def mnist_dir(pytestconfig: pytest.Config) -> Path:
     if not any(folder.glob("train-images*")):
         pytest.skip(f"no MNIST files in {folder}; set CONSENSUS_TEST_DATA to the folder that holds mnist/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[ForkServer]:
+    """Starts ranks in a moment; skips the test where a rank that dies ends its job."""
+    from tests.support.forkserver import ForkServer
+    from tests.transport.test_dead_ranks import survivable
+
+    if not survivable():
+        pytest.skip("the MPI library here ends a job when a rank dies (no ULFM)")
+    with ForkServer(["consensus.optim", "tests.support.dying_training", "mpi4py.run", "torch._dynamo"]) as server:
+        yield server

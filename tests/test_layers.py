@@ -23,7 +23,7 @@ LAYERS = [
         "handle", "keeping", "models", "neighbours", "optim", "payload", "pushed", "recording", "region", "replay", "served",
         "serving", "statistics", "step_scale", "trace",
     },
-    {"config", "doctor", "launcher", "report", "run", "slurm", "whatif"},
+    {"config", "doctor", "launcher", "rank", "report", "run", "slurm", "whatif"},
     {"cli", "__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -32,6 +32,8 @@ STANDARD_LIBRARY_ONLY = {"errors", "names", "resources", "types", "protocol", "r
 WITH_NUMBERS = "consensus.rules.dbw"
 """The one exception among them: estimators, for which SciPy is the well-kept library."""
 MPI_MODULE = "consensus.transport.mpi"
+RANK_MODULE = "consensus.rank"
+"""It starts a program under ``python -m mpi4py``, of which it may import that much."""
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -71,7 +73,7 @@ def complaints(module: str, source: str, is_package: bool = False) -> list[str]:
             other = name.split(".")[1]
             if f"consensus.{other}" in MODULES and LEVEL.get(other, -1) > LEVEL[own]:
                 found.append(f"imports {name} from a higher layer")
-        elif top == "mpi4py" and module != MPI_MODULE:
+        elif top == "mpi4py" and module != MPI_MODULE and (module, name) != (RANK_MODULE, "mpi4py.run.main"):
             found.append(f"imports {name}; only {MPI_MODULE} may")
         elif top == "torch" and LEVEL[own] < FIRST_WITH_TORCH:
             found.append(f"imports {name} below the layer of flat.py")

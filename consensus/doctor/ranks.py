@@ -24,7 +24,7 @@ def ask_ranks(n: int, program: Sequence[str], *, hostfile: Path | None = None, m
     n : int
         How many.
     program : sequence of str
-        What follows ``python -m mpi4py``. It prints one line of JSON, a table.
+        What follows ``python -m consensus.rank``. It prints one line of JSON, a table.
     hostfile, mpirun : optional
         As in :func:`consensus.launcher.command`.
 

@@ -13,8 +13,9 @@ that have none.
 beyond a link that is down. What is cut off there sees the others die, and would go on as a run of its own, with the same files.
 So the part that has most of the ranks goes on, and ranks in any other end themselves.
 
-Ranks that end with a code other than 0, by ``os._exit`` say, are not noticed by Open MPI's launcher (5.0.11) under ULFM; those
-that a signal ended are, and an exception under ``python -m mpi4py`` ends the job.
+*Ends.* A rank that ends by itself is not noticed by Open MPI (5.0.11) under ULFM, whatever its exit code. One that ends with an
+error revokes what others may be waiting in (:mod:`consensus.transport.endings`); by the revoked communicator they know it from a
+death. Agreement is not interrupted by that, and would wait for it; hence it is not waited for in MPI.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from array import array
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from consensus.errors import ProtocolError
+from consensus.transport.idle import Idle
 from consensus.types import Rank
 
 ENABLED = "OMPI_MCA_mpi_ft_enable"
@@ -45,6 +50,8 @@ a request of the dead rank that is retried).
 """
 
 _YES = frozenset({"1", "t", "true", "y", "yes", "on", "enabled"})
+
+_AGREEING = Idle(patience=1e-3, longest=1e-3)
 
 _T = TypeVar("_T")
 
@@ -97,6 +104,30 @@ class Garbled(ProtocolError):
     """What came is not what was sent: a collective call has not worked here, whatever the library says."""
 
 
+class JobEnded(SystemExit):
+    """Another rank has ended with an error, and so does this one: its exit code is 1, and there is no second traceback."""
+
+
+def end_with_others(comm: Any) -> None:
+    """Raise :class:`JobEnded` if ``comm`` was revoked, which only a rank does that ends with an error.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm
+        Not one of those on which collectives are repeated.
+    """
+    if comm.Is_revoked():
+        _say(f"rank {comm.Get_rank()} ends, for another rank has ended with an error\n")
+        raise JobEnded(1)
+
+
+@cache
+def _say(why: str) -> None:
+    """Write it once: leaving what is open, this rank may meet the same end again."""
+    sys.stderr.write(why)
+    sys.stderr.flush()
+
+
 class Failures:
     """What one rank knows of the deaths among the ranks of a communicator.
 
@@ -134,7 +165,8 @@ class Failures:
             self._joint = comm.Dup()
 
     def expect(self, error: Any) -> None:
-        """Raise ``error`` again unless a death may be its cause."""
+        """Raise ``error`` again unless a death may be its cause; end this rank if another rank's error is."""
+        end_with_others(self._comm)
         if error.Get_error_class() not in self._deaths:
             raise error
 
@@ -184,6 +216,8 @@ class Failures:
         ------
         ProtocolError
             If it failed though nobody has died.
+        JobEnded
+            If another rank has ended with an error.
         """
         if not self.outlived:
             return operation(self._joint, self.members)
@@ -216,19 +250,30 @@ class Failures:
         try:
             return [operation(self._joint, self.members)], None
         except failed as error:
+            end_with_others(self._comm)
             # Of any class: where others have been given garbage, messages may be longer than is expected here, too.
             self._joint.Revoke()
             return [], error
 
     def _agreed(self, worked: bool) -> bool:
+        flag, began = array("i", [worked]), time.monotonic()
         try:
-            return bool(self._joint.Agree(worked))
+            agreement = self._joint.Iagree(flag)
+            while not agreement.Test():
+                end_with_others(self._comm)
+                _AGREEING.pause(time.monotonic() - began, False)
         except self.caught as error:
             self.expect(error)  # raised alike at all survivors
             return False
+        return bool(flag[0])
 
     def _ranks(self, group: Any) -> list[Rank]:
         return [int(rank) for rank in group.Translate_ranks(range(group.Get_size()), self._comm.Get_group())]
+
+    def revoke(self) -> None:
+        """Let whatever other ranks wait for here fail, for this one ends with an error; see :func:`end_with_others`."""
+        for comm in (self._comm, self._joint):
+            comm.Revoke()
 
     def close(self) -> bool:
         """Free what was duplicated, and return whether all ranks are there to do such things: they are collective."""

@@ -27,15 +27,6 @@ def launched(environment: Mapping[str, str] | None = None) -> bool:
     return any(name in environment for name in SIZE_VARIABLES) or "mpi4py.MPI" in sys.modules
 
 
-def ends_job() -> bool:
-    """Return whether this process ends by an uncaught exception under ``python -m mpi4py``, which then ends all ranks.
-
-    To be asked from an exit handler; an exception that was caught does not count, and without ``-m mpi4py`` no other rank would
-    notice.
-    """
-    return "mpi4py.run" in sys.modules and getattr(sys, "last_value", None) is not None
-
-
 def default_transport(comm: Any = None) -> Transport:
     """Return the transport of this process: MPI under a launcher or on a given communicator, one rank alone otherwise.
 

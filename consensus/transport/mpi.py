@@ -31,9 +31,9 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import partial, wraps
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from numpy.typing import NDArray
 
@@ -43,7 +43,8 @@ from consensus.protocol.messages import WIRE_BYTES, Leave, Message, decode, enco
 from consensus.protocol.outbox import Outbox
 from consensus.transport.base import Bytes, Parcel
 from consensus.transport.edge import Edge
-from consensus.transport.failures import Failures, prepare
+from consensus.transport.endings import ending
+from consensus.transport.failures import Failures, end_with_others, outlives, prepare
 from consensus.transport.forks import watch_forks
 from consensus.transport.gathering import gathered
 from consensus.transport.idle import Idle, cpus, crowded
@@ -259,6 +260,24 @@ class _Connection:
             channel.request.Free()
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _or_end(method: Callable[Concatenate[MpiTransport, _P], _T]) -> Callable[Concatenate[MpiTransport, _P], _T]:
+    """End this rank where ``method`` fails because another one has ended with an error: then all calls of MPI fail."""
+
+    @wraps(method)
+    def guarded(self: MpiTransport, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return method(self, *args, **kwargs)
+        except self._failures.caught:
+            end_with_others(self._comm)
+            raise
+
+    return guarded
+
+
 class MpiTransport:
     """One rank of an MPI communicator.
 
@@ -275,10 +294,17 @@ class MpiTransport:
 
         watch_forks()
         self._mpi = MPI
-        self._comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
+        world = MPI.COMM_WORLD if comm is None else comm
+        try:
+            self._comm = world.Dup()
+        except MPI.Exception:
+            if outlives(MPI, world):
+                end_with_others(world)
+            raise
         self.rank: Rank = self._comm.Get_rank()
         self.size: int = self._comm.Get_size()
         self._failures = Failures(MPI, self._comm)
+        ending().revokes(self._failures.revoke)
         host = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
         self._idle = CROWDED if crowded(host.allgather(cpus())) else ROOMY
         host.Free()
@@ -297,6 +323,9 @@ class MpiTransport:
         return 0.0
 
     def _connected(self) -> _Connection:
+        if self._failures.outlived:
+            # A revoked communicator fails each request once, and then nothing happens any more.
+            end_with_others(self._comm)
         if self._link is None:
             raise ProtocolError(f"rank {self.rank} is not connected; call connect first")
         return self._link
@@ -312,32 +341,39 @@ class MpiTransport:
             raise ProtocolError(f"rank {self.rank} cannot {act} while connected; call disconnect first")
         return self._comm
 
+    @_or_end
     def connect(self, neighbours: Sequence[Rank], parcel: Parcel) -> None:
         """Post the receives for every other rank; nothing is sent and nobody is waited for."""
         comm = self._apart("connect")
         self._link = _Connection(self._mpi, comm, self._failures, TAGS * (self._connections % 2), neighbours, parcel)
         self._connections += 1
 
+    @_or_end
     def send(self, peer: Rank, message: Message) -> None:
         """Send ``message``, or hold it while ``peer`` has been silent for long."""
         self._connected().send(peer, message)
 
+    @_or_end
     def swap(self, peer: Rank, round: Round, peer_round: Round) -> None:
         """Start both directions; with one swap per edge at a time, MPI's order tells the models of two rounds apart."""
         self._edge(peer, "swap models with").swap()
 
+    @_or_end
     def give(self, peer: Rank) -> None:
         """Start to send what is outgoing to ``peer``."""
         self._edge(peer, "give a model to").give()
 
+    @_or_end
     def take(self, peer: Rank) -> None:
         """Start to receive what ``peer`` gives."""
         self._edge(peer, "take a model from").take()
 
+    @_or_end
     def poll(self) -> list[Event]:
         """Let MPI progress and hand out what has happened."""
         return self._connected().poll()
 
+    @_or_end
     def wait(self, until: Seconds | None) -> list[Event]:
         """Poll until something has happened or the clock reaches ``until``."""
         link = self._connected()
@@ -351,6 +387,7 @@ class MpiTransport:
             now = time.monotonic()
         return []
 
+    @_or_end
     def disconnect(self) -> None:
         """Wait until all own messages are sent, and free the receives.
 
@@ -416,6 +453,7 @@ class MpiTransport:
     def close(self) -> None:
         """Free the communicators. Collective; with dead ranks they are left to the end, for it takes all."""
         comm = self._apart("close")
+        ending().forgets(self._failures.revoke)
         if self._failures.close():
             comm.Free()
 

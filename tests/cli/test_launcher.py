@@ -67,7 +67,7 @@ def test_open_mpi_shares_processors_and_passes_variables_on(bare: pytest.MonkeyP
     job = launcher.command(3, ["-m", "module"], hostfile=hosts, extra=["--tag"], mpirun=mpirun, environment={"PYTHONPATH": "/x"})
     assert job.argv == [
         *(str(mpirun), "-n", "3", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE", "-x", "OMP_NUM_THREADS", "-x", "PYTHONPATH"),
-        *("--hostfile", str(hosts), "--tag", sys.executable, "-m", "mpi4py", "-m", "module"),
+        *("--hostfile", str(hosts), "--tag", sys.executable, "-m", "consensus.rank", "-m", "module"),
     ]
     assert job.env == {"PYTHONPATH": "/x", "OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1"}
 
@@ -114,7 +114,7 @@ def test_only_the_administrator_is_let_in_as_such(bare: pytest.MonkeyPatch, tmp_
 def test_hydra_is_told_nothing_it_does_not_know(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mpirun = program(tmp_path / "mpirun", HYDRA)
     job = launcher.command(2, ["x.py"], mpirun=mpirun, environment={"OMP_NUM_THREADS": "4"})
-    assert job.argv == [str(mpirun), "-n", "2", sys.executable, "-m", "mpi4py", "x.py"]
+    assert job.argv == [str(mpirun), "-n", "2", sys.executable, "-m", "consensus.rank", "x.py"]
     assert job.env == {"OMP_NUM_THREADS": "4", "MPIR_CVAR_ENABLE_HEAVY_YIELD": "1"}
 
 

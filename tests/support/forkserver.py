@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from consensus import launcher
+from consensus.rank import main as as_rank
 from tests.ranks import ROOT
 
 WORDS_SECONDS = 3.0
@@ -174,9 +175,7 @@ def main() -> None:
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
     faulthandler.register(signal.SIGUSR2)
-    from mpi4py.run import main as as_rank
-
-    sys.argv = ["mpi4py", *request["argv"]]
+    sys.argv = ["rank", *request["argv"]]
     as_rank()
 
 

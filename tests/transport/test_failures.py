@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from typing import Any
 
 import pytest
 
-from consensus.transport.failures import DETECTOR, ENABLED, SURVIVAL, Failures, outlives, prepare
+from consensus.transport.failures import DETECTOR, ENABLED, SURVIVAL, Failures, JobEnded, outlives, prepare
 
 
 class LibraryError(Exception):
@@ -46,13 +47,16 @@ class Library:
         self.knows = knows
         self.failed: list[int] = []
         self.acknowledged = 0
+        self.looks = 0
+        self.ended_at: float = math.inf
+        self.rank = 0
         self.Request = self
 
     def Get_size(self) -> int:
         return 5
 
     def Get_rank(self) -> int:
-        return 0
+        return self.rank
 
     def Get_group(self) -> Group:
         return Group(list(range(5)))
@@ -70,6 +74,17 @@ class Library:
 
     def Dup(self) -> Library:
         return self
+
+    def Iagree(self, flag: Any) -> Library:
+        return self
+
+    def Test(self) -> bool:
+        """Agreement takes some looks."""
+        self.looks += 1
+        return self.looks > 3
+
+    def Is_revoked(self) -> bool:
+        return self.looks >= self.ended_at
 
     def Testsome(self, sends: list[int]) -> None:
         """Each look finds one send to a dead rank, -1, and raises."""
@@ -152,3 +167,27 @@ def test_errors_without_a_death_are_errors(library: Library, number: int) -> Non
 
 def test_sends_to_the_dead_are_swept_away(library: Library) -> None:
     assert Failures(library, library).sweep([-1, 7, -1, 0]) == [7]
+
+
+def test_what_all_have_done_is_done(library: Library) -> None:
+    assert Failures(library, library).together(lambda comm, members: list(members)) == [0, 1, 2, 3, 4]
+    assert library.looks == 4
+
+
+@pytest.mark.parametrize("ended_at", [0, 2])
+def test_where_another_rank_ends_with_an_error_this_one_does(
+    library: Library, capsys: pytest.CaptureFixture[str], ended_at: int
+) -> None:
+    """Seen by a failed call, or while this rank waits for agreement, which nothing interrupts."""
+    library.ended_at = library.rank = ended_at
+
+    def operation(comm: Any, members: Any) -> str:
+        if not ended_at:
+            raise LibraryError(library.ERR_REVOKED)
+        return "done"
+
+    with pytest.raises(JobEnded) as end:
+        Failures(library, library).together(operation)
+    assert end.value.code == 1
+    assert library.looks == ended_at
+    assert f"rank {ended_at} ends, for another rank has ended with an error" in capsys.readouterr().err

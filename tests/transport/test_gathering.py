@@ -85,9 +85,6 @@ class Dying(Library):
     def Revoke(self) -> None:
         self.revoked += 1
 
-    def Agree(self, worked: bool) -> bool:
-        return worked
-
     def Shrink(self) -> Dying:
         self.ranks = [rank for rank in self.ranks if rank not in self.deaths]
         return self
