@@ -117,9 +117,7 @@ def _as_job(
     if not file.endswith(".py"):
         if passed:
             raise ConfigError(f"{' '.join(passed)!r}: a run file takes no arguments; to change its keys, --set KEY=VALUE")
-        if local:
-            raise ConfigError(f"{_spelt(local)}: not with a run file; --no-submit writes a script that you may edit")
-        run_files.submit(file, **of_jobs, **of_run_files)
+        run_files.submit(file, **of_jobs, **of_run_files, **local)
         return
     if of_run_files:
         raise ConfigError(f"{_spelt(of_run_files)}: only with a run file, and {file} is a script")
@@ -144,10 +142,7 @@ def _submit_script(
     from consensus import slurm
 
     job = slurm.Job(nodes, ntasks_per_node, time, None, run_files.sbatch_options(partition, sbatch_option))
-    start = [sys.executable, "-m", "consensus", "launch"]
-    for option, value in local.items():
-        for word in value if isinstance(value, list) else [value]:
-            start += [f"--{option.replace('_', '-')}", str(word)]
+    start = [sys.executable, "-m", "consensus", "launch", *run_files.again(**local)]
     name, results = Path(file).stem, Path.cwd()
     text = slurm.render_script(job, start, [file, *arguments], name, results)
     target = run_files.write(text, job, name, results, script)

@@ -6,11 +6,11 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from consensus.cli.options import DataDir, RunFile, Settings
+from consensus.cli.options import DataDir, LostAfter, MpiOptions, Mpirun, RunFile, Settings
 from consensus.cli.run import Out, check, override
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ def submit(
     out: Out = None,
     script: Script = None,
     submit: Submit = True,
+    mpirun: Mpirun = None,
+    mpi_option: MpiOptions = None,
+    lost_after: LostAfter = None,
 ) -> None:
     """Run an experiment as a Slurm job; with checkpoints it is queued anew at its time limit, and goes on.
 
@@ -64,7 +67,7 @@ def submit(
     check_ranks(file, changes, data_dir, job)
     config = check(file, [*changes, *override("run.ranks", job.ranks)], data_dir)
     name, results, resumes = config.run.name, Path(config.run.out), config.checkpoint.every is not None
-    command = program(file, settings or [], data_dir, resume=resumes)
+    command = program(file, settings or [], data_dir, again(mpirun=mpirun, mpi_option=mpi_option, lost_after=lost_after), resumes)
     text = slurm.render(job, command, name, results, slurm.RESTARTS if resumes else 0)
     target = write(text, job, name, results, script)
     if not resumes:
@@ -132,15 +135,27 @@ def check_ranks(file: str, changes: list[str], data_dir: Path | None, job: Job) 
         )
 
 
-def program(file: str, settings: list[str], data_dir: Path | None, *, resume: bool) -> list[str]:
+def again(**options: Any) -> list[str]:
+    """Options of this command, those that were given, as words for another one.
+
+    Examples
+    --------
+    >>> again(mpirun=None, mpi_option=["--tag"], lost_after=60.0)
+    ['--mpi-option', '--tag', '--lost-after', '60.0']
+    """
+    values = {name: value if isinstance(value, list) else [value] for name, value in options.items() if value is not None}
+    return [word for name, each in values.items() for value in each for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def program(file: str, settings: list[str], data_dir: Path | None, further: list[str], resume: bool) -> list[str]:
     """The command that the job runs, with this Python, on the nodes as here.
 
     Examples
     --------
-    >>> program("digits", ["rule.name=gap"], None, resume=True)[1:]
-    ['-m', 'consensus', 'run', 'digits', '--set', 'rule.name=gap', '--resume', 'latest']
+    >>> program("digits", ["rule.name=gap"], None, ["--lost-after", "60"], resume=True)[1:]
+    ['-m', 'consensus', 'run', 'digits', '--set', 'rule.name=gap', '--lost-after', '60', '--resume', 'latest']
     """
     command = [sys.executable, "-m", "consensus", "run", file]
     command += [word for change in settings for word in ("--set", change)]
     command += ["--data-dir", str(data_dir)] if data_dir is not None else []
-    return [*command, *(["--resume", "latest"] if resume else [])]
+    return [*command, *further, *(["--resume", "latest"] if resume else [])]

@@ -294,20 +294,19 @@ class MpiTransport:
 
         watch_forks()
         self._mpi = MPI
-        world = MPI.COMM_WORLD if comm is None else comm
         try:
-            self._comm = world.Dup()
+            self._comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
+            self._failures = Failures(MPI, self._comm)
+            ending().revokes(self._failures.revoke)
+            host = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+            self._idle = CROWDED if crowded(host.allgather(cpus())) else ROOMY
+            host.Free()
         except MPI.Exception:
-            if outlives(MPI, world):
-                end_with_others(world)
+            if outlives(MPI, MPI.COMM_WORLD):
+                end_with_others(MPI.COMM_WORLD)
             raise
         self.rank: Rank = self._comm.Get_rank()
         self.size: int = self._comm.Get_size()
-        self._failures = Failures(MPI, self._comm)
-        ending().revokes(self._failures.revoke)
-        host = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
-        self._idle = CROWDED if crowded(host.allgather(cpus())) else ROOMY
-        host.Free()
         self._link: _Connection | None = None
         self._connections = self._sent_before = 0
 

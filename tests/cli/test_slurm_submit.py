@@ -71,10 +71,13 @@ def test_the_rendered_script(tmp_path: Path) -> None:
 @pytest.mark.parametrize("slurm_option", [["--slurm", "mine.toml", *TWO_BY_TWO], [*TWO_BY_TWO, "--slurm", "mine.toml"]])
 def test_launch_renders_a_run_file_as_submit_does(tmp_path: Path, slurm_option: list[str]) -> None:
     further = ["--time", "1-12", "-p", "gpu", "--sbatch-option", "--account=x", "--notice", "300", "--set", "rule.name=full"]
+    further += ["--lost-after", "9", "--mpi-option", "--mca a b", "--mpirun", "mpirun"]
     assert call("mine.toml", *TWO_BY_TWO, *further, "--script", "one", "--no-submit").exit_code == 0
     result = call(*slurm_option, *further, "--script", "two", "--no-submit", command="launch")
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "two").read_text(encoding="utf-8") == (tmp_path / "one").read_text(encoding="utf-8")
+    text = (tmp_path / "two").read_text(encoding="utf-8")
+    assert text == (tmp_path / "one").read_text(encoding="utf-8")
+    assert "--mpirun mpirun --mpi-option '--mca a b' --lost-after 9.0" in text
 
 
 def test_the_rendered_job_of_a_script(tmp_path: Path) -> None:
@@ -104,7 +107,6 @@ def test_sbatch_gets_the_job_of_a_script(sbatch: Callable[[str], Path], tmp_path
         (["--slurm", "mine.toml", *TWO_BY_TWO, "-n", "4"], ["-n does not go with --slurm", "leave it out"]),
         (["--slurm", "mine.toml", *TWO_BY_TWO, "--hostfile", "hosts"], ["--hostfile does not go with --slurm"]),
         (["--slurm", "mine.toml", *TWO_BY_TWO, "--epochs", "3"], ["'--epochs 3'", "takes no arguments", "--set KEY=VALUE"]),
-        (["--slurm", "mine.toml", *TWO_BY_TWO, "--lost-after", "9"], ["--lost-after: not with a run file", "--no-submit"]),
         (["--slurm", "trian.py", *TWO_BY_TWO], ["no script 'trian.py'"]),
         (["--slurm", "trian", *TWO_BY_TWO], ["no file and no launch name 'trian'"]),
         (["--slurm", "train.py", *TWO_BY_TWO, "--set", "rule.name=gap"], ["--set: only with a run file", "train.py is a script"]),
