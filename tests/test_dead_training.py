@@ -71,7 +71,7 @@ def test_coded_gradients_stay_exact_until_the_master_dies(forked: ForkServer) ->
 
 
 def test_where_all_edges_have_died_a_run_ends_at_all_ranks(forked: ForkServer) -> None:
-    """The workers have stopped in good order, and wait for the master in a collective call, when it finds that it cannot go on."""
+    """Workers have stopped in good order, and wait for the master in a collective call, when it finds that it cannot go on."""
     code, sessions, errors = launch(forked, "coded", 7, [[[1, 2], "relaying"]])
     assert sessions == [[]]
     assert code != 0
