@@ -138,7 +138,7 @@ class Scale:
     scenarios: tuple[str, ...] = tuple(SCENARIOS)
     rules: tuple[str, ...] = tuple(RULES)
     again: tuple[str, ...] = AGAIN
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     workers: int = 8
     seconds: float = 12.0
     file: str = "mnist"
