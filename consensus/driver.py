@@ -10,6 +10,7 @@ import atexit
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from consensus.errors import ConsensusError, StallError
@@ -35,6 +36,7 @@ from consensus.protocol.rounds import Phase, RoundRecord
 from consensus.protocol.story import Recorder
 from consensus.transport.base import Bytes, Parcel, Transport
 from consensus.transport.endings import ending
+from consensus.transport.failures import JobEnded
 from consensus.types import Rank, Round, Seconds
 
 _COMPUTING = Phase.COMPUTING
@@ -289,7 +291,9 @@ class Driver(Generic[_E]):
     def _drain_at_exit(self) -> None:
         # An exception that nobody caught is to end the whole job now, not when the other ranks have finished.
         if not (self._drained or ending().failed()):
-            self.drain()
+            # Whoever ends meanwhile has said why.
+            with suppress(JobEnded):
+                self.drain()
 
     def _run_until(self, *phases: Phase, look: Callable[[], None] | None = None) -> None:
         engine, wait, feed = self.engine, self._transport.wait, self._feed
