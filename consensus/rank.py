@@ -31,7 +31,7 @@ def main() -> None:
     except BaseException as error:
         if (code := _code(error)) and told_to_live(os.environ):
             ending().code = code
-            atexit.register(_begin)
+            atexit.register(_tell)
         raise
 
 
@@ -42,17 +42,17 @@ def _code(error: BaseException) -> int:
     return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
 
 
-def _begin() -> None:
-    """Load MPI if the program had not, which waits for the other ranks, so as to end them."""
-    if "mpi4py.MPI" in sys.modules:
-        return
-    sys.stderr.flush()
-    # MPI is loaded under Python's lock; this clock does not need it, and exits with 1.
-    with open(os.devnull, "w") as nowhere:
-        faulthandler.dump_traceback_later(PATIENCE, exit=True, file=nowhere)
-        prepare(os.environ)
-        importlib.import_module("mpi4py.MPI")
-        faulthandler.cancel_dump_traceback_later()
+def _tell() -> None:
+    """End the other ranks. If the program had not loaded MPI, load it: that waits for the others."""
+    if "mpi4py.MPI" not in sys.modules:
+        sys.stderr.flush()
+        # MPI is loaded under Python's lock; this clock does not need it, and exits with 1.
+        with open(os.devnull, "w") as nowhere:
+            faulthandler.dump_traceback_later(PATIENCE, exit=True, file=nowhere)
+            prepare(os.environ)
+            importlib.import_module("mpi4py.MPI")
+            faulthandler.cancel_dump_traceback_later()
+    ending().tell()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +22,7 @@ from typer.core import TyperGroup
 from consensus.cli.console import console
 from consensus.cli.supervise import INTERRUPTED
 from consensus.errors import ConfigError, ConsensusError, LaunchError
+from consensus.transport.endings import ending
 from consensus.transport.launched import launched
 from consensus.types import Rank, Seconds
 
@@ -62,10 +62,11 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ConsensusError as error:
-            if rank and isinstance(error, ConfigError | LaunchError):
-                time.sleep(GRACE)
-            named = not rank or f"rank {rank} " in str(error)
-            complain(str(error) if named else f"rank {rank}: {error}")
+            # Most often all ranks meet it, and rank 0 has said it.
+            waits = bool(rank) and isinstance(error, ConfigError | LaunchError)
+            if not (waits and ending().told(within=GRACE)):
+                named = not rank or f"rank {rank} " in str(error)
+                complain(str(error) if named else f"rank {rank}: {error}")
             raise _exit(error, WRONG_USE if isinstance(error, ConfigError) else FAILED) from error
         except KeyboardInterrupt as interrupt:
             raise _exit(interrupt, INTERRUPTED) from interrupt

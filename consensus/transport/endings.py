@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from typing import Any
 
 from consensus.transport.failures import outlives
 from consensus.types import Seconds
@@ -47,7 +48,6 @@ class Ending:
     def __init__(self) -> None:
         self.code = 0
         self._revocations: list[Callable[[], None]] = []
-        atexit.register(self.tell)
 
     def failed(self) -> bool:
         """Return whether this process ends by an error, after which no other rank of its job is to go on.
@@ -59,18 +59,28 @@ class Ending:
 
     def revokes(self, revoke: Callable[[], None]) -> None:
         """Call ``revoke`` then, by which the other ranks of a communicator hear of it."""
+        if not self._revocations:
+            atexit.unregister(self.tell)
+            atexit.register(self.tell)
         self._revocations.append(revoke)
 
     def forgets(self, revoke: Callable[[], None]) -> None:
         """Do not: nobody waits there any more."""
         self._revocations.remove(revoke)
 
+    def told(self, within: Seconds) -> bool:
+        """Return whether another rank has ended the job, or does so in the given time."""
+        mpi, until = _library(), time.monotonic() + within
+        while not (mpi is not None and mpi.COMM_WORLD.Is_revoked()):
+            if time.monotonic() >= until:
+                return False
+            _progress(mpi)
+        return True
+
     def tell(self) -> None:
         """Tell the others, if this process ends by an error and the library can, and finalise MPI; also what another has told."""
-        mpi = sys.modules.get("mpi4py.MPI")
-        if mpi is None or mpi.Is_finalized() or not outlives(mpi, mpi.COMM_WORLD):
-            return
-        if not (self.failed() or mpi.COMM_WORLD.Is_revoked()):
+        mpi = _library()
+        if mpi is None or not (self.failed() or mpi.COMM_WORLD.Is_revoked()):
             return
         with suppress(OSError, ValueError):
             sys.stderr.flush()
@@ -79,13 +89,25 @@ class Ending:
                 revoke()
         until = time.monotonic() + TELLING
         while time.monotonic() < until:
-            mpi.COMM_SELF.Iprobe()  # for the library to progress
-            time.sleep(1e-3)
+            _progress(mpi)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(FINALIZING)
         with suppress(mpi.Exception):
             mpi.Finalize()
         signal.alarm(0)
+
+
+def _library() -> Any:
+    """MPI, if it was loaded, and lets ranks outlive others."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    return mpi if mpi is not None and not mpi.Is_finalized() and outlives(mpi, mpi.COMM_WORLD) else None
+
+
+def _progress(mpi: Any) -> None:
+    """Pass some time, in which the library sends and receives news."""
+    if mpi is not None:
+        mpi.COMM_SELF.Iprobe()
+    time.sleep(1e-3)
 
 
 @cache
