@@ -23,7 +23,8 @@ def test_the_others_end_as_well(forked: ForkServer, place: str, says: str) -> No
     assert done.code not in (0, None), done.errors
     assert says in done.errors
     others = [f"rank {rank} ends, for another rank has ended with an error\n" for rank in range(RANKS) if rank != FAILING]
-    assert [done.errors.count(line) for line in others] == [1] * len(others)
+    # Once at most, and not all: Open MPI's launcher counts exits with an error twice, and then kills those that are left.
+    assert sorted({done.errors.count(line) for line in others}) in ([1], [0, 1])
     assert "MPI_ABORT" not in done.errors
     assert not done.out
 

@@ -189,6 +189,16 @@ class Failures:
         self._heed([rank for rank in range(self._comm.Get_size()) if rank not in self.dead])
         return fresh
 
+    def heed_ends(self) -> None:
+        """End this rank if another one has ended with an error; to be called before each look at sends.
+
+        A look that lets the library progress does not look again (:mod:`consensus.transport.mpi`), so what came in one is known
+        before the next. That would hand failed sends back and free them while Open MPI (5.0.11) still works on them, which then
+        takes their failure for a fatal error. And it would find each request failed once, and from then on nothing at all.
+        """
+        if self.outlived:
+            end_with_others(self._comm)
+
     def keep(self, requests: Sequence[Any]) -> None:
         """Hold ``requests`` to or from a dead rank, and so their memory, into which MPI might still write, to the end."""
         self._kept += requests
@@ -196,6 +206,7 @@ class Failures:
     def sweep(self, sends: list[Any]) -> list[Any]:
         """Return those of ``sends`` that are under way; what was on its way to a dead rank is none of them."""
         while True:
+            self.heed_ends()
             try:
                 self._mpi.Request.Testsome(sends)
             except self.caught as error:

@@ -170,8 +170,12 @@ class _Connection:
 
     def poll(self) -> list[Event]:
         """Let MPI progress and hand out what has happened."""
+        self._failures.heed_ends()
         try:
-            done = self._testsome(self.requests) or self._testsome(self.requests)
+            done = self._testsome(self.requests)
+            if not done:
+                self._failures.heed_ends()
+                done = self._testsome(self.requests)
         except self._caught as error:
             done = self._outlive(error)
         if done:
@@ -297,7 +301,7 @@ class MpiTransport:
         try:
             self._comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
             self._failures = Failures(MPI, self._comm)
-            ending().revokes(self._failures.revoke)
+            ending().revokes(self._revoke)
             host = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
             self._idle = CROWDED if crowded(host.allgather(cpus())) else ROOMY
             host.Free()
@@ -309,6 +313,10 @@ class MpiTransport:
         self.size: int = self._comm.Get_size()
         self._link: _Connection | None = None
         self._connections = self._sent_before = 0
+
+    def _revoke(self) -> None:
+        # A method of this object, so that it lives until then: a request of a send that is freed under way is a fatal error.
+        self._failures.revoke()
 
     now = staticmethod(time.monotonic)
     """Seconds on the machine's monotonic clock."""
@@ -322,9 +330,6 @@ class MpiTransport:
         return 0.0
 
     def _connected(self) -> _Connection:
-        if self._failures.outlived:
-            # A revoked communicator fails each request once, and then nothing happens any more.
-            end_with_others(self._comm)
         if self._link is None:
             raise ProtocolError(f"rank {self.rank} is not connected; call connect first")
         return self._link
@@ -452,7 +457,7 @@ class MpiTransport:
     def close(self) -> None:
         """Free the communicators. Collective; with dead ranks they are left to the end, for it takes all."""
         comm = self._apart("close")
-        ending().forgets(self._failures.revoke)
+        ending().forgets(self._revoke)
         if self._failures.close():
             comm.Free()
 
