@@ -84,6 +84,9 @@ class Failures:
     def keep(self, requests: list[Any]) -> None:
         """Nothing is under way."""
 
+    def heed_ends(self) -> None:
+        """No rank ends with an error."""
+
 
 class Parcel:
     chunks = (np.zeros(1, np.uint8),)
