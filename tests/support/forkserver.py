@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -109,6 +110,9 @@ def kill(job: subprocess.Popen[str]) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(child), signal.SIGKILL)
     job.kill()
+    job.wait()
+    # What Open MPI's launcher leaves behind keeps a later one with the same process number from starting.
+    shutil.rmtree(Path(tempfile.gettempdir()) / f"ompi.{job.pid}", ignore_errors=True)
 
 
 def serve(listener: socket.socket) -> dict[str, Any] | None:
