@@ -18,7 +18,7 @@ order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
 test, train = order[:360], order[360:]
 
 model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 with consensus.attach(model, optimizer, topology="ring") as handle:  # line two
     mine = train[handle.rank :: handle.size]  # each rank trains on its own share

@@ -36,7 +36,7 @@ def main():
     test, train = order[:360], order[360:]
 
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
     with consensus.attach(model, optimizer, topology="ring") as handle:
         mine = Subset(Noisy(images, labels), train[handle.rank :: handle.size])  # each rank trains on its own share
