@@ -69,5 +69,6 @@ def forked() -> Iterator[ForkServer]:
 
     if not survivable():
         pytest.skip("the MPI library here ends a job when a rank dies (no ULFM)")
-    with ForkServer(["consensus.optim", "tests.support.dying_training", "mpi4py.run", "torch._dynamo"]) as server:
+    loaded = ["consensus.optim", "tests.support.dying_training", "mpi4py.run", "torch._dynamo", "sklearn.datasets"]
+    with ForkServer(loaded) as server:
         yield server

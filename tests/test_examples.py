@@ -1,4 +1,4 @@
-"""The examples, run as their users run them."""
+"""The examples: the first is run in every way that users have; the others as ranks that cost less to start."""
 
 from __future__ import annotations
 
@@ -8,59 +8,61 @@ import subprocess
 import pytest
 
 from tests.ranks import ROOT, needs_mpirun, python
+from tests.support.forkserver import Done, ForkServer
 
 EXAMPLES = ROOT / "examples"
 
 
-def check_accuracy(done: subprocess.CompletedProcess[str], ranks: int) -> None:
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = re.fullmatch(rf"{ranks} ranks?, (\d+) rounds on rank 0, test accuracy (\S+)\n", done.stdout)
-    assert found, done.stdout
+def check_accuracy(out: str, ranks: int) -> None:
+    found = re.fullmatch(rf"{ranks} ranks?, (\d+) rounds on rank 0, test accuracy (\S+)\n", out)
+    assert found, out
     assert float(found[2]) > 0.93
 
 
+def told(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def from_fork(forked: ForkServer, script: str, ranks: int) -> Done:
+    done = forked.run(ranks, [str(EXAMPLES / script)], patience=90)
+    assert done.code == 0, done
+    return done
+
+
 def test_digits_alone() -> None:
-    check_accuracy(python("train_digits.py", folder=EXAMPLES), 1)
+    check_accuracy(told(python("train_digits.py", folder=EXAMPLES)), 1)
 
 
 @needs_mpirun
 @pytest.mark.slow
 def test_digits_under_mpirun() -> None:
-    check_accuracy(python("train_digits.py", ranks=2, folder=EXAMPLES), 2)
+    check_accuracy(told(python("train_digits.py", ranks=2, folder=EXAMPLES)), 2)
 
 
 @needs_mpirun
 @pytest.mark.slow
 def test_digits_under_consensus_launch() -> None:
-    check_accuracy(python("-m", "consensus", "launch", "-n", "2", "train_digits.py", folder=EXAMPLES), 2)
+    check_accuracy(told(python("-m", "consensus", "launch", "-n", "2", "train_digits.py", folder=EXAMPLES)), 2)
 
 
-@needs_mpirun
-@pytest.mark.slow
-def test_loader_under_mpirun() -> None:
-    done = python("train_loader.py", ranks=2, folder=EXAMPLES)
-    check_accuracy(done, 2)
-    assert "forks" not in done.stderr
+def test_loader(forked: ForkServer) -> None:
+    done = from_fork(forked, "train_loader.py", 2)
+    check_accuracy(done.out, 2)
+    assert "forks" not in done.errors
 
 
-@needs_mpirun
-@pytest.mark.slow
-def test_server_under_mpirun() -> None:
-    check_accuracy(python("train_server.py", ranks=3, folder=EXAMPLES), 3)
+def test_server(forked: ForkServer) -> None:
+    check_accuracy(from_fork(forked, "train_server.py", 3).out, 3)
 
 
-@needs_mpirun
-@pytest.mark.slow
-def test_coded_under_mpirun() -> None:
-    check_accuracy(python("train_coded.py", ranks=10, folder=EXAMPLES), 10)
+def test_coded(forked: ForkServer) -> None:
+    check_accuracy(from_fork(forked, "train_coded.py", 10).out, 10)
 
 
-@needs_mpirun
-@pytest.mark.slow
-def test_own_graph() -> None:
-    done = python("own_graph.py", ranks=4, folder=EXAMPLES)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = re.findall(r"^rank (\d): own guess (\S+), mean of all (\S+); 200 rounds, ", done.stdout, re.MULTILINE)
+def test_own_graph(forked: ForkServer) -> None:
+    out = from_fork(forked, "own_graph.py", 4).out
+    found = re.findall(r"^rank (\d): own guess (\S+), mean of all (\S+); 200 rounds, ", out, re.MULTILINE)
     assert [int(rank) for rank, _, _ in found] == [0, 1, 2, 3]
     assert len({mean for _, _, mean in found}) == 1
     assert float(found[0][2]) == pytest.approx(1.5, abs=0.4)
