@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal
+from weakref import WeakSet
 
 from torch import nn
 from torch.optim import Optimizer
@@ -12,9 +13,23 @@ from consensus.errors import ConfigError
 from consensus.flat import FlatModel
 from consensus.transport.base import Transport
 
+PARTIAL: WeakSet[nn.Module] = WeakSet()
+"""Models of which only a share is trained: those of one server among several, until all have averaged."""
+
 
 def flatten(model: nn.Module, optimizer: Optimizer, buffers: Literal["average", "local"], servers: int = 1) -> FlatModel:
-    """The parameters that ``optimizer`` trains as one buffer, in chunks that ``servers`` servers can share out."""
+    """The parameters that ``optimizer`` trains as one buffer, in chunks that ``servers`` servers can share out.
+
+    Raises
+    ------
+    ConfigError
+        If the model cannot be exchanged, or is a share of one.
+    """
+    if model in PARTIAL:
+        raise ConfigError(
+            "this model was served by several ranks, and only its own share of it is trained here; call handle.average() at all "
+            "ranks before you attach again"
+        )
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
     return FlatModel(model, trainable, buffers=buffers, chunk_bytes=shared_chunk_bytes(trainable, servers))
 

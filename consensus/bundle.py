@@ -44,18 +44,6 @@ class Bundle:
         return sum(norm * norm for norm in norms)
 
     @torch.no_grad()
-    def copy_gradient(self, flat: FlatModel) -> None:
-        """Take the gradient of ``flat``'s model; a missing one counts as zero. Averaged buffers come along."""
-        for body in self.bodies:
-            body.zero_()
-        for parameter, region, start in flat.places:
-            if parameter.grad is not None:
-                # Added, for parameters tied by memory share a place.
-                self.parts[region][start : start + parameter.numel()] += parameter.grad.detach().reshape(-1).to("cpu")
-        for part, body, row in zip(self.parts, self.bodies, flat.rows(), strict=True):
-            part[len(body) :] = row
-
-    @torch.no_grad()
     def copy_weights(self, flat: FlatModel) -> None:
         """Take the model's parameters and averaged buffers."""
         for part, now in zip(self.parts, flat.snapshot(), strict=True):

@@ -149,6 +149,11 @@ class FlatModel:
             found.append((parameter, at, start if parameter.numel() else 0))
         return found
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the exchanged parameters, in the order of :attr:`places`."""
+        return [view.name for view in self._views]
+
     def rows(self) -> list[Tensor]:
         """The averaged buffers of each region as they are now, in host memory."""
         for region in self._regions:
@@ -196,7 +201,7 @@ class FlatModel:
         ConfigError
             If a parameter is no longer a view of its region.
         """
-        self._check_views()
+        self.check_views()
         self._expected.clear()
         self._due, self._complete = 0, True
         for chunk in self._chunks:
@@ -314,7 +319,7 @@ class FlatModel:
 
     def restore(self, snapshot: Sequence[Bytes]) -> None:
         """Put back what :meth:`snapshot` (here or at another rank) returned. Not while a round is open."""
-        self._check_views()
+        self.check_views()
         for region, data in zip(self._regions, snapshot, strict=True):
             region.host.copy_(torch.from_numpy(data).view(region.host.dtype))
             region.publish()
@@ -327,7 +332,7 @@ class FlatModel:
         mean_in_place : callable
             Makes an array (float32 or float64, one-dimensional or pairs) its mean over ranks, in place.
         """
-        self._check_views()
+        self.check_views()
         for region in self._regions:
             region.open()
             region.average(mean_in_place)
@@ -353,7 +358,8 @@ class FlatModel:
         bodies = [region.flat[: region.body] for region in self._regions]
         return [tensor for tensor in (*bodies, *(other.detach() for other in rest)) if tensor.numel() and not fixed(tensor)]
 
-    def _check_views(self) -> None:
+    def check_views(self) -> None:
+        """Raise :class:`~consensus.errors.ConfigError` if a parameter is no longer a view of its region."""
         for name, parameter, address, holder, key in self._views:
             if parameter.data_ptr() != address or holder.get(key) is not parameter:
                 raise ConfigError(

@@ -150,7 +150,8 @@ class Handle(ABC):
     def average(self) -> None:
         """Replace the model by the mean over all living ranks (final consensus); with a parameter server, by the server's.
 
-        Collective: every rank must call it, each as late as it likes; the call waits for the last. Training may go on afterwards.
+        Collective: every rank must call it, each as late as it likes; the call waits for the last. Training may go on afterwards,
+        but with a parameter server, whose session it ends.
         """
         self._pause()
         if self.before_change is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
@@ -13,16 +13,17 @@ from consensus.alike import flatten, start_alike
 from consensus.allreduce import AllReduceHandle
 from consensus.coded_handle import attach_coded
 from consensus.errors import ConfigError
+from consensus.group_options import GroupOptions
 from consensus.handle import Handle
 from consensus.names import suggestion
 from consensus.neighbours import STUCK_AFTER, NeighbourHandle, Order
 from consensus.protocol.messages import Message
 from consensus.protocol.neighbour import Weights
-from consensus.protocol.service import Factor, PushMode
+from consensus.protocol.service import SERVER, Factor, PushMode
 from consensus.recording.writer import EventWriter
 from consensus.rules import RULES
 from consensus.rules import build as build_rule
-from consensus.serving import ServerHandle, WorkerHandle, served_handle
+from consensus.serving import ServerHandle, WorkerHandle, served_handle, warn_of_local_buffers
 from consensus.step_scale import StepScale
 from consensus.transport.base import Transport
 from consensus.transport.launched import default_transport
@@ -65,7 +66,7 @@ def attach(
     recorder: EventWriter | None = None,
     step_scale: StepScale = "none",
     push: PushMode | None = None,
-    learning_rate: Factor | str = "constant",
+    learning_rate: Factor | str | Mapping[str, Any] = "constant",
     servers: int = 1,
     code: GradientCode | None = None,
     payload: str = "float32",
@@ -127,9 +128,9 @@ def attach(
     push : "wait", "interrupt" or "pull", optional
         With a server: how weights get to the workers, see :data:`consensus.protocol.service.PushMode`. By default "wait" under
         rules that take gradients of the present weights only, "pull" under the others.
-    learning_rate : callable or str
+    learning_rate : callable, str or mapping
         With a server: the learning rate of an update of k of n gradients, in units of the optimizer's, as ``factor(k, n)``; or a
-        name of :mod:`consensus.rules.rates`.
+        name of :mod:`consensus.rules.rates`, or a table as in run files, ``{"name": "knee", "table": {1: 0.5, 8: 1.0}}``.
     servers : int
         With a server: how many ranks serve a share of the model each, ranks 0 to ``servers`` - 1. For models without averaged
         buffers.
@@ -175,7 +176,7 @@ def attach(
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ConfigError(f"every = {every!r}, expected a whole number of local steps per round, 1 or more")
     for name, seconds in (("stall_warning", stall_warning), ("stall_abort", stall_abort), ("stuck_after", stuck_after)):
-        if not seconds > 0:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
             raise ConfigError(f"{name} = {seconds!r}, expected seconds above 0, or math.inf for never")
     transport = default_transport(comm) if transport is None else transport
     if architecture == "coded":
@@ -288,16 +289,18 @@ def attach_served(
     buffers: Literal["average", "local"],
     transport: Transport,
     push: PushMode | None,
-    learning_rate: Factor | str,
+    learning_rate: Factor | str | Mapping[str, Any],
     servers: int = 1,
     stall_warning: Seconds,
     stall_abort: Seconds,
     on_message: Callable[[Rank, Message], None] | None = None,
 ) -> ServerHandle | WorkerHandle:
     """As :func:`attach` with a server, but on the serving rank return at once, before :meth:`ServerHandle.serve`."""
-    from consensus.rules.rates import build_rate
+    from consensus.rules.rates import as_factor, described
     from consensus.rules.serving import build_server
 
+    if isinstance(servers, bool) or not isinstance(servers, int):
+        raise ConfigError(f"servers = {servers!r}, expected how many ranks serve, a whole number, 1 or more")
     if isinstance(rule, str):
         rule = build_server(rule)
     elif isinstance(rule, type) or not hasattr(rule, "synchronous"):
@@ -305,12 +308,19 @@ def attach_served(
             f"rule = {rule!r}, expected a server rule's name or a server rule object, as "
             "consensus.rules.serving.build_server('backup', b=2)"
         )
-    factor = build_rate(learning_rate) if isinstance(learning_rate, str) else learning_rate
+    factor = as_factor(learning_rate, max(transport.size - servers, 1))
     flat = flatten(model, optimizer, buffers, servers)
-    # A function's repr has its address, which differs between ranks.
-    rate = getattr(factor, "__qualname__", repr(factor))
-    agreed = {"model": flat.signature, "rule": repr(rule), "push": push, "learning_rate": rate, "servers": servers}
+    agreed = {
+        "model": flat.signature,
+        "optimizer": GroupOptions(optimizer).signature,
+        "rule": repr(rule),
+        "push": push,
+        "learning_rate": described(factor),
+        "servers": servers,
+    }
     start_alike(transport, flat, agreed)
+    if transport.rank == SERVER:
+        warn_of_local_buffers(model, buffers)
     return served_handle(
         model,
         optimizer,

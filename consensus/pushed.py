@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from consensus.bundle import Bundle, Landing, share
+from torch.optim import Optimizer
+
+from consensus.bundle import Landing, share
 from consensus.flat import FlatModel
+from consensus.gradient import Gradient
+from consensus.group_options import GroupOptions
 from consensus.protocol.events import Event, ModelTaken
 from consensus.transport.base import Bytes
 from consensus.types import Rank
@@ -21,19 +25,22 @@ class PushedModel:
     ----------
     flat : FlatModel
         The model.
+    optimizer : Optimizer
+        The worker's; a gradient takes the numbers in its groups along.
     servers : int
         How many there are; ranks 0 to ``servers`` - 1 have a share of the chunks each.
     """
 
-    def __init__(self, flat: FlatModel, servers: int = 1) -> None:
-        self._flat = flat
+    def __init__(self, flat: FlatModel, optimizer: Optimizer, servers: int = 1) -> None:
+        self._flat, self._options = flat, GroupOptions(optimizer)
         self._shares = [share(len(flat.chunks), servers, server) for server in range(servers)]
         self._came = 0
         self.chunks: Sequence[Bytes] = flat.chunks
-        self._gradient, self._landing = Bundle(flat), Landing(flat)
+        self._gradient, self._landing = Gradient(flat, self._options.width), Landing(flat)
 
     def begin(self) -> None:
-        """Nothing to do: the gradient is taken when it is given away."""
+        """See that the model is still what is sent; the gradient is taken when it is given away."""
+        self._flat.check_views()
 
     def incoming(self, peer: Rank) -> int:
         """How many chunks of the weights a server has."""
@@ -42,8 +49,8 @@ class PushedModel:
     def outgoing(self, peer: Rank) -> Sequence[Bytes]:
         """The gradient, as it was in the parameters' ``grad`` when the first server was to get it."""
         if peer == 0:
-            self._gradient.copy_gradient(self._flat)
-        return self._gradient.chunks[self._shares[peer].start : self._shares[peer].stop]
+            self._gradient.take(self._flat, self._options.read())
+        return self._gradient.pieces(self._shares[peer])
 
     def release(self, peer: Rank, index: int) -> None:
         """Nothing to do: the engine starts no second push before this one has left."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from consensus.bundle import Bundle, share
+from consensus.bundle import share
 from consensus.flat import FlatModel
+from consensus.gradient import Gradient
+from consensus.group_options import GroupOptions
 from consensus.keeping import Arrivals, Versions
 from consensus.protocol.events import Applied, Event, GradientTaken
 from consensus.region import ACCUMULATED_IN
-from consensus.step_scale import ScaledStep
 from consensus.transport.base import Bytes
 from consensus.types import Rank
 
@@ -30,7 +34,7 @@ class ServedModel:
     flat : FlatModel
         The model.
     optimizer : Optimizer
-        Makes the updates; its learning rates are scaled for each.
+        Makes the updates, each with the mean of the options that its gradients' workers had; its own are looked at by nobody.
     servers, server : int
         Of how many servers this is the ``server``-th, from 0. It takes and gives its share of the chunks; what the optimizer
         makes of the rest of the model, without gradients, is nobody's.
@@ -38,11 +42,11 @@ class ServedModel:
 
     def __init__(self, flat: FlatModel, optimizer: Optimizer, servers: int = 1, server: int = 0) -> None:
         self._flat, self._optimizer = flat, optimizer
-        self._scaled = ScaledStep(optimizer)
+        self._options = GroupOptions(optimizer)
         self.chunks: Sequence[Bytes] = flat.chunks
         self._share = share(len(self.chunks), servers, server)
         # Apart from the versions': what is not of this server's share is never written there, and stays 0.
-        self._kept = Arrivals(partial(Bundle, flat))
+        self._kept = Arrivals(partial(Gradient, flat, self._options.width))
         self._versions = Versions(flat)
         self._gradients = self._bind_gradients()
 
@@ -69,8 +73,8 @@ class ServedModel:
         self._versions.take(self._flat)
 
     def incoming(self, peer: Rank) -> int:
-        """How many chunks of a gradient come here."""
-        return len(self._share)
+        """How many chunks of a gradient come here; its header is the last."""
+        return len(self._share) + 1
 
     def outgoing(self, peer: Rank) -> Sequence[Bytes]:
         """The present version, which stays as it is until it has left for ``peer``."""
@@ -83,7 +87,8 @@ class ServedModel:
 
     def lend(self, peer: Rank, index: int) -> Bytes:
         """Return memory for chunk ``index`` of ``peer``'s gradient."""
-        return self._kept.lend(peer).chunks[self._share[index]]
+        gradient = self._kept.lend(peer)
+        return gradient.chunks[self._share[index]] if index < len(self._share) else gradient.header
 
     def deliver(self, peer: Rank, index: int, data: Bytes) -> None:
         """Nothing to do: it is where it belongs."""
@@ -91,8 +96,10 @@ class ServedModel:
     # -- what the engine commands ---------------------------------------------------------------------------------------
 
     def taken(self, peer: Rank) -> Event:
-        """A gradient of ``peer`` is here."""
-        return GradientTaken(peer, self._kept.came(peer).square())
+        """A gradient of ``peer`` is here; of learning rates that are no numbers as little good can come as of it."""
+        gradient = self._kept.came(peer)
+        sound = np.isfinite(self._options.rates(gradient.options)).all()
+        return GradientTaken(peer, gradient.square() if sound else math.nan)
 
     def show(self, other: ServedModel) -> None:
         """Copy this server's share of the model into the model of another, where it is nobody's."""
@@ -110,24 +117,30 @@ class ServedModel:
 
     @torch.no_grad()
     def apply(self, workers: Sequence[Rank], factor: float) -> Event:
-        """Make an update with the mean gradient of ``workers``, its step ``factor`` times as long as the optimizer's."""
+        """Make an update with the mean gradient of ``workers``, its step ``factor`` times as long as theirs would be."""
         slots = self._kept.use(workers)
         square = 0.0
         for region, gradient in enumerate(self._gradients):
             mean = _mean([slot.bodies[region] for slot in slots])
             square += float(torch.linalg.vector_norm(mean)) ** 2
             gradient[: len(mean)] = mean.to(gradient.device)
-        for parameter, view in self._views:
-            parameter.grad = view
-        self._scaled.begin(factor)
-        step = float(self._optimizer.param_groups[0]["lr"])
-        with torch.enable_grad():
+        present = np.any([slot.present for slot in slots], axis=0)
+        for (parameter, view), wanted in zip(self._views, present, strict=True):
+            parameter.grad = view if wanted else None
+        options = _mean_options([slot.options for slot in slots])
+        with self._options.replaced(options, factor) as step, torch.enable_grad():
             self._optimizer.step()
-        self._scaled.end()
         tails = [[part[len(body) :] for part, body in zip(slot.parts, slot.bodies, strict=True)] for slot in slots]
         self._flat.pool_rows([1.0 / len(slots)] * len(slots), tails)
         self._versions.take(self._flat)
         return Applied(square, step)
+
+
+def _mean_options(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The mean; of equal numbers exactly that number, which a sum divided by three is not."""
+    table = np.stack(rows)
+    mean: NDArray[np.float64] = np.where((table == table[0]).all(axis=0), table[0], table.mean(axis=0))
+    return mean
 
 
 def _mean(bodies: Sequence[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -9,6 +10,8 @@ from typing import Any, Protocol
 from torch import nn
 from torch.optim import Optimizer
 
+from consensus.alike import PARTIAL
+from consensus.buffers import BufferPolicy, averaged_buffers
 from consensus.bundle import Bundle, share
 from consensus.driver import Driver
 from consensus.errors import ConfigError, DeadRanks
@@ -23,6 +26,8 @@ from consensus.pushed import PushedModel
 from consensus.served import ServedModel
 from consensus.transport.base import Transport
 from consensus.types import Rank, Round, Seconds
+
+_LOG = logging.getLogger("consensus")
 
 
 class ServedHandle(Handle):
@@ -64,6 +69,16 @@ class ServedHandle(Handle):
             for index in share(len(state.chunks), self.servers, server):
                 self.transport.broadcast(state.chunks[index], server)
         self.flat.restore(state.bytes)
+
+    def average(self) -> None:
+        """See :meth:`Handle.average`; with a server it ends the session."""
+        super().average()
+        PARTIAL.discard(self.model)
+
+    def _part(self) -> None:
+        """The session is over, and of several servers each has a share of the model."""
+        if self.servers > 1:
+            PARTIAL.add(self.model)
 
 
 class Gives(Protocol):
@@ -173,6 +188,7 @@ class ServerHandle(ServingHandle):
         self.engine.begin(self.transport.now())
         self._driver.serve(look)
         self._serving = False
+        self._part()
         decides = self.decides
         if decides is not None and decides.deserted:
             raise DeadRanks(
@@ -208,7 +224,7 @@ class WorkerHandle(ServedHandle):
     """A working rank: ``optimizer.step()`` pushes the gradient and comes back with newer weights.
 
     The step itself is made at the server. Here the gradients are put away before the optimizer would use them, so that it finds
-    nothing to do; learning rates that a scheduler sets here are sent along, and the server's optimizer follows them.
+    nothing to do; the numbers in its groups, which a scheduler may change, go along, and the server steps with their mean.
 
     Attributes
     ----------
@@ -235,7 +251,6 @@ class WorkerHandle(ServedHandle):
         super().__init__(model, optimizer, flat, transport)
         self.servers = servers
         self._rule = rule
-        self._first_rate = float(optimizer.param_groups[0]["lr"])
         rank, size = transport.rank, transport.size
         self.engine = (
             WorkerEngine(rank, SERVER, size, push=push)
@@ -246,7 +261,7 @@ class WorkerHandle(ServedHandle):
         self._driver = Driver(
             self.engine,
             transport,
-            PushedModel(flat, servers),
+            PushedModel(flat, optimizer, servers),
             stall_warning=stall_warning,
             stall_abort=stall_abort,
             on_message=on_message,
@@ -278,20 +293,24 @@ class WorkerHandle(ServedHandle):
                 f"rule {self._rule.name!r} decides by the batches' losses: call handle.report_loss(loss.item()) before every "
                 "optimizer.step()"
             )
-        rate = float(self.optimizer.param_groups[0]["lr"])
-        if rate and not self._first_rate:
-            raise ConfigError(
-                f"the learning rate was 0 when it was attached and is {rate} now, but the server steps in units of the first "
-                "one; attach first and make the scheduler after, or begin its warm-up above 0"
-            )
-        engine = self.engine
-        engine.loss = float("nan") if self._loss is None else self._loss
-        engine.scale = rate / self._first_rate if self._first_rate else 1.0
-        self._loss = None
-        self._driver.exchange()
+        if self._unscale():
+            self.engine.loss = float("nan") if self._loss is None else self._loss
+            self._loss = None
+            self._driver.exchange()
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
+
+    def _unscale(self) -> bool:
+        """Do what GradScaler leaves to the kernels of fused optimizers, which have nothing to do here; false to skip the step."""
+        found, scale = getattr(self.optimizer, "found_inf", None), getattr(self.optimizer, "grad_scale", None)
+        if found is not None and found.item():
+            return False
+        if scale is not None:
+            for parameter in (each for group in self.optimizer.param_groups for each in group["params"]):
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale.to(parameter.grad.device))
+        return True
 
     def _step_ended(self) -> None:
         """The server makes the steps."""
@@ -299,6 +318,7 @@ class WorkerHandle(ServedHandle):
     def _pause(self) -> None:
         if not self._over:
             self._over = True
+            self._part()
             self._driver.leave()
             self._driver.drain()
 
@@ -308,6 +328,7 @@ class WorkerHandle(ServedHandle):
     def _abandon(self) -> None:
         if not self._over:
             self._over = True
+            self._part()
             self._driver.abandon()
 
 
@@ -350,6 +371,17 @@ def served_handle(
             f"servers = {servers} with {transport.size} ranks: expected one or more that serve and one or more that work; start "
             "more, as in mpirun -n 3"
         )
+    check_shares(flat, servers)
+    push = default_push(rule) if push is None else push
+    check_push(rule, push)
+    rule.fit(transport.size - servers)
+    if transport.rank < servers:
+        return ServerHandle(model, optimizer, flat, transport, rule=rule, push=push, factor=factor, servers=servers, **options)
+    return WorkerHandle(model, optimizer, flat, transport, rule=rule, push=push, servers=servers, **options)
+
+
+def check_shares(flat: FlatModel, servers: int) -> None:
+    """Raise :class:`~consensus.errors.ConfigError` if the model cannot be shared out to so many servers."""
     if servers > len(flat.chunks):
         raise ConfigError(
             f"servers = {servers}: the model has {flat.nbytes} bytes, expected enough for a share of each; use at most "
@@ -358,14 +390,17 @@ def served_handle(
     if servers > 1 and any(body != numel for body, (_, numel) in zip(flat.bodies, flat.layout, strict=True)):
         raise ConfigError(
             f"servers = {servers}: averaged buffers (BatchNorm statistics) are pooled as a whole, so a model that has some needs "
-            'one server; use servers=1, or buffers="local"'
+            'one server; use servers=1 (or buffers="local", if the statistics that the servers\' models began with will do)'
         )
-    push = default_push(rule) if push is None else push
-    check_push(rule, push)
-    rule.fit(transport.size - servers)
-    if transport.rank < servers:
-        return ServerHandle(model, optimizer, flat, transport, rule=rule, push=push, factor=factor, servers=servers, **options)
-    return WorkerHandle(model, optimizer, flat, transport, rule=rule, push=push, servers=servers, **options)
+
+
+def warn_of_local_buffers(model: nn.Module, buffers: BufferPolicy) -> None:
+    """Say what local buffers come to at a rank that sees no batch."""
+    if buffers == "local" and averaged_buffers(model, "average"):
+        _LOG.warning(
+            'buffers = "local": the server sees no batches, so its model keeps the statistics (BatchNorm\'s) that it began with, '
+            'and is evaluated with them; buffers = "average" brings it those of the workers\' batches'
+        )
 
 
 def default_push(rule: ServerRule) -> PushMode:

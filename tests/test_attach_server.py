@@ -196,6 +196,17 @@ def test_what_is_lent_is_given_back_buffers_too(buffers: str) -> None:
     assert workers == [server] * 2
 
 
+def test_local_statistics_are_nothing_to_a_server(caplog: pytest.LogCaptureFixture) -> None:
+    def train(transport: Transport) -> None:
+        model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+        attached(transport, model, "bsp", plain(model), buffers="local").close()
+
+    with caplog.at_level(logging.WARNING, "consensus"):
+        run(3, train)
+    (told,) = caplog.messages
+    assert "the server sees no batches, so its model keeps the statistics" in told
+
+
 def test_batch_normalisation_follows_the_workers_batches() -> None:
     def train(transport: Transport) -> torch.Tensor:
         model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
@@ -304,20 +315,103 @@ def test_a_server_that_waits_for_long_says_for_whom(caplog: pytest.LogCaptureFix
     assert first[2:] == ["  rank 1 computes, with version 0", "  rank 2 computes, with version 0"]
 
 
-def test_a_warm_up_from_nothing() -> None:
-    """What the first learning rate is the unit of, it cannot be if it is 0."""
-    def train(transport: Transport) -> None:
+# -- what a scheduler changes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["bsp", "dbw"])
+def test_a_warm_up_from_nothing_and_a_decay_to_it(rule: str) -> None:
+    rates = [0.0, 0.05, 0.1, 0.1, 0.0, 0.0]
+
+    def train(transport: Transport) -> tuple[int, list[float]]:
         model = Point()
         optimizer = plain(model)
-        warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 3)
-        with attached(transport, model, "bsp", optimizer) as handle:
-            if handle.works:
-                one_point(handle, 1)
-                warm_up.step()
-                with pytest.raises(ConfigError, match="learning rate was 0 when it was attached"):
-                    one_point(handle, 1)
+        with attached(transport, model, rule, optimizer) as handle:
+            for rate in rates * handle.works:
+                optimizer.param_groups[0]["lr"] = rate
+                handle.report_loss(1.0)
+                one_point(handle, 5)
+        return handle.statistics.rounds, model.w.tolist()
 
-    run(3, train)
+    expected = numbers(5) * (1 - math.prod(1 - rate for rate in rates))
+    for rounds, end in run(3, train):
+        assert rounds == len(rates)
+        assert end == pytest.approx(expected.tolist())
+
+
+class TwoGroups(nn.Module):
+    """Two layers, whose groups have learning rates of their own; the first one's is 0 to begin with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.body, self.head = nn.Linear(3, 4), nn.Linear(4, 1)
+        groups = [{"params": self.body.parameters(), "lr": 0.0}, {"params": self.head.parameters()}]
+        self.optimizer = torch.optim.SGD(groups, lr=0.2, momentum=0.5, weight_decay=0.01)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.head(torch.tanh(self.body(inputs))))
+
+
+def train_two_groups(model: TwoGroups) -> list[float]:
+    """As scripts do: groups on schedules of their own, momentum that changes, a layer that is frozen for a while."""
+    draw = torch.Generator().manual_seed(2)
+    for step in range(12):
+        model.optimizer.param_groups[0]["lr"] = 0.05 * (step % 4)
+        model.optimizer.param_groups[1].update(lr=0.2 * 0.8**step, momentum=0.5 + 0.03 * step)
+        model.body.requires_grad_(not 4 <= step < 8)
+        model.optimizer.zero_grad()
+        model(torch.randn(5, 3, generator=draw)).square().mean().backward()
+        model.optimizer.step()
+    return [number for parameter in model.parameters() for number in parameter.flatten().tolist()]
+
+
+def test_groups_momentum_and_frozen_layers_are_as_without_a_server() -> None:
+    def train(transport: Transport) -> list[float]:
+        model = TwoGroups()
+        with attached(transport, model, "bsp", model.optimizer) as handle:
+            if handle.works:
+                train_two_groups(model)
+            handle.average()
+        return [number for parameter in model.parameters() for number in parameter.flatten().tolist()]
+
+    alone = train_two_groups(TwoGroups())
+    for end in run(2, train):
+        assert end == alone
+
+
+def test_a_second_session_steps_with_the_rates_that_it_finds() -> None:
+    def train(transport: Transport) -> list[float]:
+        model = Point()
+        optimizer = plain(model)
+        for _ in range(2):
+            with attached(transport, model, "bsp", optimizer) as handle:
+                if handle.works:
+                    one_point(handle, 5)
+                    optimizer.param_groups[0]["lr"] = 0.01
+        return model.w.tolist()
+
+    for end in run(3, train):
+        assert end == pytest.approx((numbers(5) * (1 - 0.9 * 0.99)).tolist())
+
+
+def test_a_gradient_scaler_of_a_fused_optimizer() -> None:
+    """GradScaler leaves it to such ones to unscale gradients, and to do nothing if there is an infinity."""
+
+    def train(transport: Transport) -> tuple[int, list[float]]:
+        model = Point()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+        scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+        with attached(transport, model, "bsp", optimizer) as handle:
+            for overflows in [False, True, False] * handle.works:
+                optimizer.zero_grad()
+                scaler.scale(model(numbers(5)) * (math.inf if overflows else 1.0)).backward()
+                scaler.step(optimizer)
+                scaler.update()
+        return handle.statistics.rounds, model.w.tolist()
+
+    for rounds, end in run(3, train):
+        assert rounds == 2
+        assert end == pytest.approx((numbers(5) * (1 - 0.9**2)).tolist())
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------------
@@ -397,6 +491,12 @@ def test_attached_again_it_goes_on() -> None:
         ({"rule": 3}, ["rule = 3", "expected a server rule's name"]),
         ({"learning_rate": "proportionl"}, ["did you mean 'proportional'?"]),
         ({"learning_rate": "knee"}, ["knee", "table"]),
+        ({"learning_rate": 0.5}, ["learning_rate = 0.5", "a factor(k, n)"]),
+        ({"learning_rate": {"table": {1: 1.0}}}, ["has no name"]),
+        ({"learning_rate": lambda k: 1.0}, ["cannot be called with (k, n)"]),
+        ({"learning_rate": lambda k, n: math.nan}, ["gives [nan, nan] for 1 and 1 gradients"]),
+        ({"servers": "2"}, ["servers = '2'", "a whole number"]),
+        ({"stall_abort": "1"}, ["stall_abort = '1'", "expected seconds above 0"]),
         ({}, ["servers = 1 with 1 ranks", "start more"]),
         ({"architecture": "neighbours", "topology": "ring", "push": "wait"}, ["push", 'architecture="server"']),
         ({"architecture": "neighbours", "topology": "ring", "learning_rate": "knee"}, ["learning_rate", 'architecture="server"']),

@@ -95,10 +95,30 @@ def test_a_gradient_that_is_not_finite_in_one_share_is_rejected_by_all(place: in
     assert "rank 2's step 5" in caplog.text
 
 
+def test_the_shares_are_put_together_before_another_session() -> None:
+    def train(transport: Transport) -> list[float]:
+        model = Point(SIZE)
+        optimizer = momentum(model)
+        with attached(transport, model, "bsp", optimizer, servers=2) as handle:
+            for _ in range(handle.works):
+                one_step(handle, numbers(9, SIZE))
+        with pytest.raises(ConfigError, match=r"served by several ranks, .* call handle\.average\(\) at all ranks before"):
+            attached(transport, model, "bsp", optimizer, servers=2)
+        handle.average()
+        with attached(transport, model, "bsp", optimizer, servers=2) as handle:
+            for _ in range(handle.works):
+                one_step(handle, numbers(9, SIZE))
+            handle.average()
+        return model.w.tolist()
+
+    first, *others = run(4, train)
+    assert others == [first] * 3
+
+
 def test_what_cannot_be_shared_out() -> None:
     def whole(transport: Transport) -> None:
         model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
-        with pytest.raises(ConfigError, match=r'servers = 2: averaged buffers .*; use servers=1, or buffers="local"'):
+        with pytest.raises(ConfigError, match=r'servers = 2: averaged buffers .*; use servers=1 \(or buffers="local"'):
             attached(transport, model, "bsp", momentum(model), servers=2)
 
     run(4, whole)

@@ -20,8 +20,8 @@ LAYERS = [
     {"sim", "transport"},
     {
         "alike", "allreduce", "buffers", "bundle", "checkpoint", "coded_handle", "coded_models", "data", "driver", "flat",
-        "handle", "keeping", "models", "neighbours", "optim", "payload", "pushed", "recording", "region", "replay", "served",
-        "serving", "statistics", "step_scale", "trace",
+        "gradient", "group_options", "handle", "keeping", "models", "neighbours", "optim", "payload", "pushed", "recording",
+        "region", "replay", "served", "serving", "statistics", "step_scale", "trace",
     },
     {"config", "doctor", "launcher", "rank", "report", "run", "slurm", "whatif"},
     {"cli", "__main__"},

@@ -13,10 +13,14 @@ import torch
 from torch import nn
 
 from consensus.bundle import Bundle
+from consensus.errors import ConfigError
 from consensus.flat import FlatModel
+from consensus.gradient import Gradient
 from consensus.protocol.events import Applied, GradientTaken, ModelTaken
 from consensus.pushed import PushedModel
 from consensus.served import ServedModel
+
+NONE = np.zeros(0)
 
 
 class Mixed(nn.Module):
@@ -52,9 +56,13 @@ class World:
     ) -> None:
         self.model, *self.models = same(model, workers + 1)
         self.flat = flat_of(self.model, **options)
-        self.optimizer = optimizer(p for p in self.model.parameters() if p.requires_grad)
+        self.optimizer, *self.optimizers = (
+            optimizer(p for p in each.parameters() if p.requires_grad) for each in (self.model, *self.models)
+        )
         self.server = ServedModel(self.flat, self.optimizer)
-        self.workers = [PushedModel(flat_of(each, **options)) for each in self.models]
+        self.workers = [
+            PushedModel(flat_of(each, **options), its) for each, its in zip(self.models, self.optimizers, strict=True)
+        ]
 
     def push(self, worker: int) -> GradientTaken:
         for index, chunk in enumerate(self.workers[worker].outgoing(0)):
@@ -118,7 +126,7 @@ def test_weights_in_a_bundle_are_the_model() -> None:
             parameter.fill_(number)
     model.get_buffer("norm.running_mean").fill_(3.0)
     bundle.copy_weights(flat)
-    recipient = PushedModel(flat_of(other))
+    recipient = PushedModel(flat_of(other), sgd(other.parameters()))
     for index, chunk in enumerate(bundle.chunks):
         recipient.lend(0, index)[:] = chunk
     recipient.taken(0)
@@ -131,31 +139,31 @@ def test_weights_in_a_bundle_are_the_model() -> None:
 def test_a_gradient_in_a_bundle() -> None:
     model = Mixed()
     flat = flat_of(model)
-    bundle = Bundle(flat)
+    gradient = Gradient(flat, 0)
     model(torch.randn(7, 3)).square().sum().backward()
-    bundle.copy_gradient(flat)
+    gradient.take(flat, NONE)
     for parameter, region, start in flat.places:
         assert parameter.grad is not None
-        assert bundle.parts[region][start : start + parameter.numel()].tolist() == parameter.grad.flatten().tolist()
+        assert gradient.parts[region][start : start + parameter.numel()].tolist() == parameter.grad.flatten().tolist()
     expected = sum(float(p.grad.double().square().sum()) for p in model.parameters() if p.grad is not None)
-    assert bundle.square() == pytest.approx(expected, rel=1e-6)
+    assert gradient.square() == pytest.approx(expected, rel=1e-6)
     # Averaged buffers come along.
     mean = model.get_buffer("norm.running_mean")
-    tails = [part[len(body) :] for part, body in zip(bundle.parts, bundle.bodies, strict=True)]
+    tails = [part[len(body) :] for part, body in zip(gradient.parts, gradient.bodies, strict=True)]
     assert any(mean.tolist() == tail[: len(mean)].tolist() for tail in tails)
 
 
 def test_a_missing_gradient_counts_as_zero() -> None:
     model = Mixed()
     flat = flat_of(model)
-    bundle = Bundle(flat)
+    gradient = Gradient(flat, 0)
     model(torch.randn(7, 3)).square().sum().backward()
-    bundle.copy_gradient(flat)
+    gradient.take(flat, NONE)
     for parameter in model.parameters():
         parameter.grad = None
     model.first.weight.grad = torch.ones(5, 3)
-    bundle.copy_gradient(flat)
-    assert bundle.square() == pytest.approx(15.0)
+    gradient.take(flat, NONE)
+    assert gradient.square() == pytest.approx(15.0)
 
 
 class Tied(nn.Module):
@@ -172,11 +180,11 @@ class Tied(nn.Module):
 def test_gradients_of_parameters_that_share_memory_add_up() -> None:
     model = Tied()
     flat = flat_of(model)
-    bundle = Bundle(flat)
+    gradient = Gradient(flat, 0)
     model.left.weight.grad, model.right.weight.grad = torch.ones(3, 3), torch.full((3, 3), 2.0)
-    bundle.copy_gradient(flat)
-    assert sum(body.numel() for body in bundle.bodies) == 16
-    assert bundle.square() == 81.0
+    gradient.take(flat, NONE)
+    assert sum(body.numel() for body in gradient.bodies) == 16
+    assert gradient.square() == 81.0
 
 
 def test_a_parameter_used_twice() -> None:
@@ -184,10 +192,10 @@ def test_a_parameter_used_twice() -> None:
     inputs = torch.randn(4, 3)
     flat = flat_of(model)
     model.again(model.left(inputs)).square().sum().backward()
-    bundle = Bundle(flat)
-    bundle.copy_gradient(flat)
+    gradient = Gradient(flat, 0)
+    gradient.take(flat, NONE)
     assert model.left.weight.grad is not None
-    assert bundle.square() == pytest.approx(float(model.left.weight.grad.square().sum()))
+    assert gradient.square() == pytest.approx(float(model.left.weight.grad.square().sum()))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -197,9 +205,9 @@ def test_one_number_that_is_not_finite_shows(value: float, dtype: torch.dtype) -
     flat = flat_of(model)
     model.weight.grad = torch.zeros(3, 3, dtype=dtype)
     model.weight.grad[1, 1] = value
-    bundle = Bundle(flat)
-    bundle.copy_gradient(flat)
-    assert not math.isfinite(bundle.square())
+    gradient = Gradient(flat, 0)
+    gradient.take(flat, NONE)
+    assert not math.isfinite(gradient.square())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -207,18 +215,18 @@ def test_a_norm_beyond_half_precision_is_finite(dtype: torch.dtype) -> None:
     model = nn.Linear(20, 20, bias=False).to(dtype)
     flat = flat_of(model)
     model.weight.grad = torch.full((20, 20), 6e4, dtype=dtype)
-    bundle = Bundle(flat)
-    bundle.copy_gradient(flat)
-    assert bundle.square() == pytest.approx(400 * 3.6e9, rel=1e-2)
+    gradient = Gradient(flat, 0)
+    gradient.take(flat, NONE)
+    assert gradient.square() == pytest.approx(400 * 3.6e9, rel=1e-2)
 
 
 def test_complex_gradients() -> None:
     model = nn.Linear(2, 1, bias=False, dtype=torch.complex64)
     flat = flat_of(model)
     model.weight.grad = torch.tensor([[3 + 4j, 0]], dtype=torch.complex64)
-    bundle = Bundle(flat)
-    bundle.copy_gradient(flat)
-    assert bundle.square() == 25.0
+    gradient = Gradient(flat, 0)
+    gradient.take(flat, NONE)
+    assert gradient.square() == 25.0
 
 
 # -- updates ----------------------------------------------------------------------------------------------------------------
@@ -263,12 +271,75 @@ def test_the_factor_scales_one_step_of_every_group() -> None:
     for parameter in world.models[0].parameters():
         parameter.grad = torch.ones_like(parameter)
     world.push(0)
-    assert world.server.apply((0,), 0.5) == Applied(pytest.approx(6.0), 0.25)
+    # Of six numbers four are in the first group.
+    assert world.server.apply((0,), 0.5) == Applied(pytest.approx(6.0), pytest.approx(0.5 * (4 * 0.5 + 2 * 0.25) / 6))
     assert isinstance(before, nn.Linear)
     assert isinstance(world.model, nn.Linear)
     assert (before.weight - world.model.weight).flatten().tolist() == pytest.approx([0.25] * 4)
     assert (before.bias - world.model.bias).tolist() == pytest.approx([0.125] * 2)
     assert [group["lr"] for group in world.optimizer.param_groups] == [0.5, 0.25]
+
+
+def test_a_step_is_made_with_the_mean_of_the_workers_options() -> None:
+    world = World(lambda: nn.Linear(2, 2), 3, sgd)
+    before = world.model.get_parameter("weight").tolist()
+    for worker, (model, optimizer) in enumerate(zip(world.models, world.optimizers, strict=True)):
+        optimizer.param_groups[0].update(lr=[0.1, 0.5, 0.0][worker], weight_decay=0.0, momentum=[0.9, 0.9, 0.3][worker])
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        world.push(worker)
+    seen = []
+    world.optimizer.register_step_pre_hook(lambda optimizer, args, kwargs: seen.append(dict(optimizer.param_groups[0])))
+    assert world.server.apply((0, 1, 2), 1.0) == Applied(pytest.approx(6.0), pytest.approx(0.2))
+    assert {key: seen[0][key] for key in ("lr", "momentum", "weight_decay")} == pytest.approx(
+        {"lr": 0.2, "momentum": 0.7, "weight_decay": 0.0}
+    )
+    after = world.model.get_parameter("weight").tolist()
+    assert np.subtract(before, after).ravel() == pytest.approx(0.2 * 1.7, rel=1e-5)  # Nesterov's
+    # Its own are as they were.
+    assert {key: world.optimizer.param_groups[0][key] for key in ("lr", "momentum")} == {"lr": 0.1, "momentum": 0.9}
+
+
+def test_equal_options_are_taken_to_the_bit() -> None:
+    world = World(lambda: nn.Linear(2, 2), 3, sgd)
+    for worker, model in enumerate(world.models):
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        world.push(worker)
+    assert world.server.apply((0, 1, 2), 1.0).step == 0.1  # type: ignore[union-attr]
+
+
+def test_a_parameter_without_a_gradient_is_left_alone() -> None:
+    """Momentum and weight decay would move one whose gradient is zero."""
+    world = World(lambda: nn.Linear(2, 2), 2, sgd)
+    for worker in (0, 1):
+        for parameter in world.models[worker].parameters():
+            parameter.grad = torch.ones_like(parameter)
+        world.push(worker)
+    world.server.apply((0, 1), 1.0)
+    before = copy.deepcopy(world.model.state_dict())
+    for worker, model in enumerate(world.models):
+        model.get_parameter("weight").grad = None
+        model.get_parameter("bias").grad = torch.ones(2) if worker else None
+        world.push(worker)
+    # What one of two workers has counts for half.
+    assert world.server.apply((0, 1), 1.0) == Applied(pytest.approx(2 * 0.5**2), 0.1)
+    assert torch.equal(world.model.get_parameter("weight"), before["weight"])
+    assert not torch.equal(world.model.get_parameter("bias"), before["bias"])
+
+
+def test_a_learning_rate_that_is_no_number() -> None:
+    world = World(lambda: nn.Linear(2, 2), 1, sgd)
+    world.optimizers[0].param_groups[0]["lr"] = math.nan
+    assert math.isnan(world.push(0).square)
+
+
+def test_a_sparse_gradient() -> None:
+    model = nn.Embedding(4, 2, sparse=True)
+    flat = flat_of(model)
+    model(torch.tensor([1])).sum().backward()
+    with pytest.raises(ConfigError, match=r"the gradient of parameter 'weight' is of layout torch\.sparse_coo, .* sparse=False"):
+        Gradient(flat, 0).take(flat, NONE)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

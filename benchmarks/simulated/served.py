@@ -234,12 +234,12 @@ class _Worker:
     def install(self) -> None:
         self._version = int(self._landing[0])
 
-    def step(self, round: Round) -> tuple[float, float]:
+    def step(self, round: Round) -> float:
         if self._version == self._learner.updates:
             self._loss = self._learner.backward([self._generator])
             self.gradient.copy_(self._learner.gradient)
             self.at = self._version
-        return self._loss, 1.0
+        return self._loss
 
 
 class _Server:

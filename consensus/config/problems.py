@@ -90,7 +90,11 @@ def _lines(details: ErrorDetails) -> list[str]:
     if details["type"] == "extra_forbidden":
         table = section(details["loc"][:-1])
         return [f"{seen}: unknown key; {suggestion(str(details['loc'][-1]), keys(table) if table else [])}"]
-    return [f"{seen}: expected {_expectation(details['type'], details['msg'], context, details['input'])}"]
+    expected = _expectation(details["type"], details["msg"], context, details["input"])
+    table = section(details["loc"]) if details["type"] in ("model_type", "dict_type") else None
+    if isinstance(details["input"], str) and table is not None and "name" in table.model_fields:
+        expected += f', as in {{ name = "{details["input"]}" }}'
+    return [f"{seen}: expected {expected}"]
 
 
 def _expectation(kind: str, message: str, context: Mapping[str, Any], value: Any) -> str:

@@ -220,7 +220,7 @@ class RelayEngine(_Gatherer):
         backups = tuple([worker for worker in view.workers if worker not in senders])
         self.last = RoundRecord(view.version, view.updated_at, now, used, backups, verdict.reason)
         loss = sum(a.loss for a in arrivals) / len(arrivals)
-        self._out += [SendControl(self.master, Push(view.version, self._pushes, 0, loss, 1.0)), GiveModel(self.master)]
+        self._out += [SendControl(self.master, Push(view.version, self._pushes, 0, loss)), GiveModel(self.master)]
         self._judge(None, now)
 
     def _left(self, event: ModelGiven, now: Seconds) -> None:

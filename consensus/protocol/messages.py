@@ -93,15 +93,13 @@ class Established(NamedTuple):
 class Push(NamedTuple):
     """Worker to server: "my gradient at weights of ``version`` follows", its ``iteration``-th push, 1 for the first.
 
-    ``loss`` is the batch's (NaN if it is not known), ``scale`` the present learning rate in units of the first one's (a
-    worker's scheduler speaks for the server's optimizer), and ``fetch``, 0 or 1, says Fetch as well.
+    ``loss`` is the batch's (NaN if it is not known), and ``fetch``, 0 or 1, says Fetch as well.
     """
 
     version: int
     iteration: int
     fetch: int
     loss: float
-    scale: float
 
 
 @tagged

@@ -335,9 +335,7 @@ class ServerEngine:
             return
         self._taken = tuple([view.kept.pop(worker) for worker in verdict.apply])
         self._verdict = verdict
-        # A scheduler runs where the training loop is; the server's step follows those of the workers whose gradients it takes.
-        scale = sum(self._announced[worker][0].scale for worker in verdict.apply) / len(verdict.apply)
-        self._out.append(Apply(tuple(verdict.apply), scale * view.factor(len(verdict.apply), self._began_with)))
+        self._out.append(Apply(tuple(verdict.apply), view.factor(len(verdict.apply), self._began_with)))
 
     def _release(self, workers: Iterable[Rank]) -> None:
         for worker in workers:

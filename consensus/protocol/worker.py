@@ -52,8 +52,8 @@ class WorkerEngine:
         Of the weights it works on.
     round : int
         How many steps it has pushed or dropped.
-    loss, scale : float
-        What the next push says of its batch; the owner sets them before StepDone.
+    loss : float
+        Of the batch that the next push is about; the owner sets it before StepDone.
     dropped : int
         How many batches were interrupted.
     last : RoundRecord or None
@@ -68,7 +68,7 @@ class WorkerEngine:
         self.story = Story()
         self.last: RoundRecord | None = None
         self.version = self.round = self.dropped = 0
-        self.loss, self.scale = float("nan"), 1.0
+        self.loss = float("nan")
         self._pushes = 0
         self._goodbyes = set(range(size)) - {rank}
         self._coming: tuple[int, Seconds] | None = None
@@ -123,7 +123,7 @@ class WorkerEngine:
         self._giving = True
         self._pushes += 1
         asks = self.push == "pull"  # otherwise it has said already that it has room
-        self._out.append(SendControl(self.server, Push(self.version, self._pushes, asks, self.loss, self.scale)))
+        self._out.append(SendControl(self.server, Push(self.version, self._pushes, asks, self.loss)))
         self._out.append(GiveModel(self.server))
 
     def _go_on_if_ready(self, now: Seconds) -> None:

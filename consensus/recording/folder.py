@@ -32,7 +32,7 @@ def find_logs(folder: str | PathLike[str]) -> list[EventLog]:
     if not names:
         raise ConfigError(
             f"{folder}: no event logs, expected events-0.bin and so on; a run writes them unless run.record = false, under every "
-            'rule but "allreduce", which has no engine'
+            "rule of neighbours (not allreduce, not with a parameter server, not with coded gradients)"
         )
     logs = sorted((read_log(path) for path in names), key=lambda log: (log.rank, log.path))
     first = logs[0]

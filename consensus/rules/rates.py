@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from consensus.errors import ConfigError
@@ -137,3 +138,54 @@ def build_rate(name: str, **parameters: Any) -> Factor:
     Knee(table={1: 0.5, 8: 1.0})
     """
     return construct("learning rate rule", name, RATES, parameters)  # type: ignore[no-any-return]
+
+
+def as_factor(rate: Any, workers: int) -> Factor:
+    """The learning rate rule that a script means.
+
+    Parameters
+    ----------
+    rate : str, mapping or callable
+        A name of :data:`RATES`; a table as in run files, ``{"name": "knee", "table": {1: 0.5, 8: 1.0}}``; or ``factor(k, n)``.
+    workers : int
+        How many there are.
+
+    Returns
+    -------
+    Factor
+
+    Raises
+    ------
+    ConfigError
+        If it is none of these, or gives no finite number, 0 or more.
+
+    Examples
+    --------
+    >>> as_factor({"name": "knee", "table": {1: 0.5, 8: 1.0}}, workers=8)(1, 8)
+    0.5
+    """
+    wanted = f"expected one of {', '.join(RATES)}, a table as {{'name': 'knee', 'table': {{1: 0.5, 8: 1.0}}}}, or a factor(k, n)"
+    if isinstance(rate, str):
+        return build_rate(rate)
+    if isinstance(rate, Mapping):
+        if "name" not in rate:
+            raise ConfigError(f"learning_rate = {dict(rate)!r} has no name; {wanted}")
+        return build_rate(**rate)
+    if not callable(rate) or isinstance(rate, type):
+        raise ConfigError(f"learning_rate = {rate!r}; {wanted}")
+    try:
+        given = [float(rate(k, workers)) for k in (1, workers)]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"learning_rate = {rate!r} cannot be called with (k, n) for a number ({error}); {wanted}") from error
+    if not all(0 <= each < math.inf for each in given):
+        raise ConfigError(
+            f"learning_rate = {rate!r} gives {given} for 1 and {workers} gradients, expected finite numbers, 0 or more"
+        )
+    return rate  # type: ignore[no-any-return]
+
+
+def described(factor: Factor) -> str:
+    """What a learning rate rule is, in words that are the same at all ranks: a function's repr has its address."""
+    if isinstance(factor, partial):
+        return f"partial({described(factor.func)}, {factor.args}, {factor.keywords})"
+    return getattr(factor, "__qualname__", repr(factor))

@@ -38,11 +38,11 @@ class TrainedCodedWorker(CodedWorkerModel):
         self._optimizer, self._share, self._part_loss = task.optimizer, share, part_loss
         task.model.train()
 
-    def step(self, version: int) -> tuple[float, float]:
+    def step(self, version: int) -> float:
         """Compute the coded gradient at ``version``; see :meth:`consensus.sim.sites.WorkerSite.step`."""
         loss = encode(self, self._optimizer, self._part_loss, self._share, version, lambda: False)
         assert loss is not None
-        return loss, 1.0
+        return loss
 
 
 class CodedFleet(NamedTuple):

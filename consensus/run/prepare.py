@@ -10,12 +10,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from consensus import models
+from consensus.alike import flatten
 from consensus.config import RunConfig
 from consensus.data.catalogue import load
 from consensus.data.dataset import Dataset
 from consensus.data.partition import partition
 from consensus.data.sampler import Sampler
 from consensus.run.optimizers import recipe
+from consensus.serving import check_shares
 from consensus.types import Rank
 
 
@@ -57,11 +59,14 @@ def check_names(config: RunConfig, size: int | None = None) -> None:
     Raises
     ------
     ConfigError
-        For an unknown model, optimizer, scheduler or keyword.
+        For an unknown model, optimizer, scheduler or keyword, or a model that cannot be shared out to so many servers.
     DataError
         If the data set's files are missing or damaged, or a rank would get no samples.
     """
-    prepare(config, 0, size or config.size or 1)
+    task = prepare(config, 0, size or config.size or 1)
+    if config.serves:
+        servers = config.server.servers
+        check_shares(flatten(task.model, task.optimizer, config.exchange.buffers, servers), servers)
 
 
 def prepare(config: RunConfig, rank: Rank, size: int) -> Task:

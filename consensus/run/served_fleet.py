@@ -11,6 +11,7 @@ from consensus.pushed import PushedModel
 from consensus.run.gradient import clip, take_gradient
 from consensus.run.prepare import Task
 from consensus.served import ServedModel
+from consensus.serving import check_shares, warn_of_local_buffers
 from consensus.types import Rank, Round
 
 
@@ -30,28 +31,25 @@ class TrainedWorker(PushedModel):
     """
 
     def __init__(self, config: RunConfig, task: Task, rank: Rank, count: Callable[[Rank, int, float], None]) -> None:
-        super().__init__(_flat(config, task), config.server.servers)
+        super().__init__(_flat(config, task), task.optimizer, config.server.servers)
         self._task, self._rank, self._count = task, rank, count
         self._strict = config.run.on_nan == "stop"
-        self._first_rate = _rate(task)
+        self._stepped = False
         task.model.train()
 
-    def step(self, round: Round) -> tuple[float, float]:
+    def step(self, round: Round) -> float:
         """See :meth:`consensus.sim.served.WorkerSite.step`."""
         task = self._task
-        batch = next(task.sampler)
-        loss = take_gradient(task, batch, strict=self._strict, rank=self._rank, round=round)
-        self._count(self._rank, len(batch), loss)
-        rate = _rate(task)
-        if task.scheduler is not None:
+        if self._stepped and task.scheduler is not None:
             # As on a real worker, whose optimizer finds no gradients: the step is the server's.
-            gradients = [(parameter, parameter.grad) for parameter in task.model.parameters()]
             task.optimizer.zero_grad()
             task.optimizer.step()
             task.scheduler.step()
-            for parameter, gradient in gradients:
-                parameter.grad = gradient
-        return loss, rate / self._first_rate if self._first_rate else 1.0
+        self._stepped = True
+        batch = next(task.sampler)
+        loss = take_gradient(task, batch, strict=self._strict, rank=self._rank, round=round)
+        self._count(self._rank, len(batch), loss)
+        return loss
 
 
 def served_model(config: RunConfig, task: Task, server: Rank = 0) -> ServedModel:
@@ -73,13 +71,12 @@ def shards(
 ) -> tuple[list[ServedModel], list[TrainedWorker]]:
     """As :func:`fleet`, for as many servers as the run file says: the first tasks are theirs."""
     first = config.server.servers
+    warn_of_local_buffers(tasks[0].model, config.exchange.buffers)
     servers = [served_model(config, task, server) for server, task in enumerate(tasks[:first])]
     return servers, [TrainedWorker(config, task, rank, count) for rank, task in enumerate(tasks[first:], first)]
 
 
 def _flat(config: RunConfig, task: Task) -> FlatModel:
-    return flatten(task.model, task.optimizer, config.exchange.buffers, config.server.servers)
-
-
-def _rate(task: Task) -> float:
-    return float(task.optimizer.param_groups[0]["lr"])
+    flat = flatten(task.model, task.optimizer, config.exchange.buffers, config.server.servers)
+    check_shares(flat, config.server.servers)
+    return flat

@@ -154,7 +154,7 @@ class _CountedWorker(StillWorker):
     def __init__(self, config: RunConfig, ledger: Ledger, rank: Rank) -> None:
         self._batch, self._ledger, self._rank = config.data.batch, ledger, rank
 
-    def step(self, round: Round) -> tuple[float, float]:
+    def step(self, round: Round) -> float:
         self._ledger.count(self._rank, self._batch)
         return super().step(round)
 

@@ -117,7 +117,7 @@ class _Worker(WorkerNode):
 
     engine: CodedWorkerEngine
 
-    def compute(self, step: int) -> tuple[float, float]:
+    def compute(self, step: int) -> float:
         return self.site.step(self.engine.version)
 
     def take(self, event: Event) -> None:

@@ -242,10 +242,10 @@ class WorkerNode(Node):
 
     def _computed(self, step: int) -> None:
         if step == self._step:  # not one that was interrupted meanwhile
-            self.engine.loss, self.engine.scale = self.compute(step)
+            self.engine.loss = self.compute(step)
             self.take(StepDone())
 
-    def compute(self, step: int) -> tuple[float, float]:
+    def compute(self, step: int) -> float:
         """Do what the ``step``-th step does; return what :meth:`WorkerSite.step` does."""
         return self.site.step(step)
 

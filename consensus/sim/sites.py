@@ -38,8 +38,8 @@ class Site(Protocol):
 class WorkerSite(Site, Protocol):
     """A worker's model."""
 
-    def step(self, round: Round) -> tuple[float, float]:
-        """Compute a gradient; return the batch's loss, and the present learning rate in units of the first one's."""
+    def step(self, round: Round) -> float:
+        """Compute a gradient; return the batch's loss."""
 
     def install(self) -> None:
         """Go on from the weights that came last."""
@@ -81,9 +81,9 @@ class _Still:
 class StillWorker(_Still):
     """A worker without a model."""
 
-    def step(self, round: Round) -> tuple[float, float]:
+    def step(self, round: Round) -> float:
         """Compute nothing; the loss is not known."""
-        return math.nan, 1.0
+        return math.nan
 
     def install(self) -> None:
         """Do nothing."""

@@ -213,6 +213,8 @@ def test_several_lines_are_one_string() -> None:
     ("text", "line"),
     [
         ("rule = 3", "rule = 3: expected a table"),
+        ("rule = 'full'", "rule = 'full': expected a table, as in { name = \"full\" }"),
+        ("server = { learning_rate = 'knee' }", "server.learning_rate = 'knee': expected a table, as in { name = \"knee\" }"),
         ("ruel = {}", "ruel = {}: unknown key; did you mean 'rule'?"),
         ("exchange = { evry = 2 }", "exchange.evry = 2: unknown key; did you mean 'every'?"),
         ("exchange = { every = 0 }", "exchange.every = 0: expected 1 or more"),

@@ -58,7 +58,7 @@ def relay() -> RelayEngine:
 
 
 def push(version: int, iteration: int = 1) -> Push:
-    return Push(version, iteration, 0, 0.5, 1.0)
+    return Push(version, iteration, 0, 0.5)
 
 
 def feed(engine: MasterEngine | RelayEngine | CodedWorkerEngine, *events: Event) -> list[Command]:
@@ -82,7 +82,7 @@ def test_an_edge_combines_the_first_that_suffice_and_forgets_the_rest() -> None:
     out = feed(engine, *arrives(5, 0))
     assert [command for command in out if not isinstance(command, TakeModel)] == [
         Apply((4, 5), 1.0),
-        SendControl(0, Push(0, 1, 0, 0.5, 1.0)),
+        SendControl(0, Push(0, 1, 0, 0.5)),
         GiveModel(0),
     ]
     assert feed(engine, *arrives(3, 0)) == [TakeModel(3), Discard(3)]
@@ -106,7 +106,7 @@ def test_an_edge_combines_nothing_while_its_last_vector_leaves() -> None:
         feed(engine, ModelGiven(worker), Control(worker, Fetch(1)))
     kept = feed(engine, *arrives(3, 1, 2), *arrives(4, 1, 2))
     assert kept == [TakeModel(3), TakeModel(4)]
-    assert feed(engine, ModelGiven(0))[:2] == [Apply((3, 4), 1.0), SendControl(0, Push(1, 2, 0, 0.5, 1.0))]
+    assert feed(engine, ModelGiven(0))[:2] == [Apply((3, 4), 1.0), SendControl(0, Push(1, 2, 0, 0.5))]
 
 
 def test_an_edge_with_too_few_workers_is_silent_and_its_master_goes_on() -> None:

@@ -44,10 +44,10 @@ class Desk:
                 done += self.feed(Applied(1.0, 0.1))
         return done
 
-    def announce(self, worker: int, version: int, loss: float = 1.0, scale: float = 1.0) -> list[Command]:
+    def announce(self, worker: int, version: int, loss: float = 1.0) -> list[Command]:
         self.pushes[worker] += 1
         asks = int(self.engine.push == "pull")
-        return self.feed(Control(worker, Push(version, self.pushes[worker], asks, loss, scale)))
+        return self.feed(Control(worker, Push(version, self.pushes[worker], asks, loss)))
 
     def arrives(self, worker: int, square: float = 1.0) -> list[Command]:
         return self.feed(GradientTaken(worker, square))
@@ -328,11 +328,11 @@ def test_no_weights_before_the_rule_releases() -> None:
 # -- the step -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_step_follows_the_rate_rule_and_the_workers_schedulers() -> None:
+def test_the_step_follows_the_rate_rule() -> None:
     desk = Desk("backup", n=3, b=1, factor=lambda k, n: k / n)
-    desk.pushes_whole(1, 0, scale=0.5)
-    (apply,) = [command for command in desk.pushes_whole(2, 0, scale=0.1) if isinstance(command, Apply)]
-    assert apply.factor == pytest.approx(2 / 3 * 0.3)
+    desk.pushes_whole(1, 0)
+    (apply,) = [command for command in desk.pushes_whole(2, 0) if isinstance(command, Apply)]
+    assert apply.factor == pytest.approx(2 / 3)
 
 
 # -- departures -----------------------------------------------------------------------------------------------------------

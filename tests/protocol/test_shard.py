@@ -20,7 +20,7 @@ def leader() -> LeadingEngine:
 
 
 def push(worker: int, iteration: int = 1, version: int = 0) -> Control:
-    return Control(worker, Push(version, iteration, 1, 0.5, 1.0))
+    return Control(worker, Push(version, iteration, 1, 0.5))
 
 
 def report(work: Work, worker: int, square: float = 0.0, step: float = 0.0) -> Control:

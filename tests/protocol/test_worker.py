@@ -39,7 +39,7 @@ class Bench:
 
 
 def pushed(version: int, iteration: int, asks: int = 0) -> list[Command]:
-    return [SendControl(SERVER, Push(version, iteration, asks, 0.5, 1.0)), GiveModel(SERVER)]
+    return [SendControl(SERVER, Push(version, iteration, asks, 0.5)), GiveModel(SERVER)]
 
 
 def went_on(round: int) -> list[Command]:
@@ -146,8 +146,8 @@ def test_a_batch_that_was_pushed_is_not_interrupted() -> None:
 
 def test_the_push_says_loss_and_scale() -> None:
     bench = Bench()
-    bench.engine.loss, bench.engine.scale = 2.5, 0.1
-    assert bench.feed(StepDone())[0] == SendControl(SERVER, Push(0, 1, 0, 2.5, 0.1))
+    bench.engine.loss = 2.5
+    assert bench.feed(StepDone())[0] == SendControl(SERVER, Push(0, 1, 0, 2.5))
 
 
 def test_the_loss_is_unknown_at_first() -> None:

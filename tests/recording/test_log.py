@@ -276,7 +276,7 @@ def test_the_logs_of_a_run(folder: Path) -> None:
 
 
 def test_no_logs(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no event logs, .* unless run\.record = false, under every rule but \"allreduce\""):
+    with pytest.raises(ConfigError, match=r"no event logs, .* unless run\.record = false, under every rule of neighbours"):
         find_logs(tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consensus.errors import ConfigError
-from consensus.rules.rates import RATES, Knee, build_rate
+from consensus.rules.rates import RATES, Knee, as_factor, build_rate, described
 
 
 def test_constant_and_proportional() -> None:
@@ -63,3 +64,20 @@ def test_rates_survive_pickling(rate: Any) -> None:
 def test_mistakes_are_named(name: str, parameters: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build_rate(name, **parameters)
+
+
+def test_what_a_script_may_say() -> None:
+    table = {1: 0.5, 8: 1.0}
+    assert as_factor("proportional", 8)(4, 8) == 0.5
+    assert as_factor({"name": "knee", "table": table}, 8) == Knee(table)
+    assert as_factor(Knee(table), 8) == Knee(table)
+
+
+def root(k: int, n: int, power: float = 0.5) -> float:
+    return float((k / n) ** power)
+
+
+def test_rules_are_described_alike_wherever_they_lie() -> None:
+    assert described(Knee({1: 0.5})) == "Knee(table={1: 0.5})"
+    assert described(root) == "root"
+    assert described(partial(root, power=1.0)) == described(partial(root, power=1.0)) != described(partial(root, power=2.0))

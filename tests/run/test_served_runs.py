@@ -17,6 +17,7 @@ from consensus.report.load import load_run
 from consensus.report.words import facts
 from consensus.rules.serving import SERVER_RULES
 from consensus.run import experiment, simulation
+from consensus.run.prepare import check_names
 from consensus.run.results import read_metrics
 from consensus.run.rows import mean_backups, trainers
 from consensus.run.simulation import simulate
@@ -113,6 +114,14 @@ def test_batch_norm_and_a_scheduler(tmp_path: Path, buffers: str) -> None:
     for run in (lambda settings: simulate(of(settings, 3)), lambda settings: in_loopback(settings, 3)):
         summary = summary_of(run(served(tmp_path, "asp", "rounds = 3", **changes)))
         assert summary["final"]["loss"] < 4
+
+
+def test_averaged_statistics_cannot_be_shared_out(tmp_path: Path) -> None:
+    """It is said before a rank is started, and in the simulator in the same words."""
+    settings = served(tmp_path, "bsp", model={"name": "cnn_bn"}, server={"servers": 2})
+    for refusing in (lambda: check_names(settings, 4), lambda: simulate(of(settings, 4))):
+        with pytest.raises(ConfigError, match=r"servers = 2: averaged buffers"):
+            refusing()
 
 
 def test_backups_are_the_servers(tmp_path: Path) -> None:

@@ -85,8 +85,8 @@ class WorkerLedger(Site):
         self.serial += 1
         return [pack(self.serial, self.versions[-1])]
 
-    def step(self, round: int) -> tuple[float, float]:
-        return 1.0 / round, 1.0
+    def step(self, round: int) -> float:
+        return 1.0 / round
 
     def taken(self, peer: int) -> Event:
         return ModelTaken(peer)

@@ -118,6 +118,9 @@ class Dbw(Quorum):
         idle = min(used, n)
         state.times.update(view.version, idle, view.workers, view.updated_at)
         if not self.blind:
+            if not update.step > 0:
+                # Warm-up from nothing, or a decay to it: the weights stay, and of gains it tells nothing.
+                return state
             state.gain.observe(
                 used,
                 update.square,
@@ -125,7 +128,8 @@ class Dbw(Quorum):
                 math.fsum(arrival.loss for arrival in update.arrivals) / used,
                 update.step,
             )
-        state.k = self._choose(state, view, idle, n, update.step / view.factor(used, n))
+        factor = view.factor(used, n)
+        state.k = self._choose(state, view, idle, n, update.step / factor if factor > 0 else 0.0)
         return state
 
     def departed(self, worker: Rank, view: ServerView, state: DbwState, now: Seconds) -> DbwState:
@@ -157,5 +161,6 @@ class Dbw(Quorum):
             return choose_blindly(times) if times.any() else n
         if not state.gain.ready:
             return n
-        gains = [state.gain.gain(k, unit * view.factor(k, n)) for k in range(1, n + 1)]
+        steps = [unit * view.factor(k, n) for k in range(1, n + 1)]
+        gains = [state.gain.gain(k, step) if step > 0 else 0.0 for k, step in enumerate(steps, 1)]
         return choose(gains, times, max(bound_after_rise(used, n, state.gain.loss_rose), bound_on_fall(used)))
