@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.ranks import needs_mpirun, python
+from tests.support.forkserver import ForkServer
 
 SCRIPT = """
 import torch
@@ -41,23 +41,20 @@ else:
 """
 
 
-def run_script(path: Path, caught: bool) -> subprocess.CompletedProcess[str]:
-    path.write_text(SCRIPT.format(caught=caught))
-    return python(str(path), ranks=2)
-
-
 @needs_mpirun
 @pytest.mark.slow
 def test_uncaught_it_ends_the_job(tmp_path: Path) -> None:
-    done = run_script(tmp_path / "script.py", caught=False)
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT.format(caught=False))
+    done = python(str(path), ranks=2)
     assert done.returncode != 0
     assert "ArithmeticError: a bad batch\non rank 1 of 2" in done.stderr
     assert "rounds" not in done.stdout
 
 
-@needs_mpirun
-@pytest.mark.slow
-def test_caught_the_others_finish(tmp_path: Path) -> None:
-    done = run_script(tmp_path / "script.py", caught=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert sorted(done.stdout.splitlines()) == ["rank 0 made 205 rounds", "rank 1 goes home"]
+def test_caught_the_others_finish(tmp_path: Path, forked: ForkServer) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT.format(caught=True))
+    done = forked.run(2, [str(path)], patience=60)
+    assert (done.code, done.errors) == (0, "")
+    assert sorted(done.out.splitlines()) == ["rank 0 made 205 rounds", "rank 1 goes home"]
