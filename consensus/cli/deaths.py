@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from consensus.cli.supervise import Outcome
 from consensus.launcher import Launch, vendor
 from consensus.run.checkpoints import way_on
+from consensus.run.folder import runs_of
 
 if TYPE_CHECKING:
     from consensus.config import RunConfig
@@ -72,7 +73,7 @@ class Aftermath:
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
-        self._before = self._folders()
+        self._before = runs_of(config)
 
     def told(self, launch: Launch, outcome: Outcome) -> str | None:
         """What to say of a job that has ended; None if no rank died and took it along."""
@@ -80,9 +81,6 @@ class Aftermath:
         who = died(outcome, mpich)
         if who is None:
             return None
-        fresh = sorted(self._folders() - self._before, key=lambda path: path.stat().st_mtime)
+        fresh = [run for run in runs_of(self._config) if run not in self._before]
         further = way_on(self._config, fresh[-1]) if fresh else "The run had not begun"
         return f"{who}, and that ended the run. {further}"
-
-    def _folders(self) -> set[Path]:
-        return set(Path(self._config.run.out).glob(f"{self._config.run.name}-*"))

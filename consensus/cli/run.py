@@ -81,11 +81,11 @@ def run(
 
     check_not_singleton(1)
     config = check(file, changes, data_dir)
+    size = config.size or 1
     if resume is not None:
         from consensus.run.checkpoints import find
 
-        find(config, resume)
-    size = config.size or 1
+        find(config, resume, size)
     if size == 1:
         _be_a_rank(file, changes, data_dir, progress, quiet, closing, resume)
         return

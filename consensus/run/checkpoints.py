@@ -15,6 +15,8 @@ from consensus.checkpoint.store import Store
 from consensus.config import RunConfig
 from consensus.errors import ConfigError
 from consensus.handle import Handle
+from consensus.run.folder import runs_of
+from consensus.run.optimizers import differences
 from consensus.run.prepare import Task
 from consensus.types import Seconds
 
@@ -101,12 +103,19 @@ class Found:
         """How many there were."""
         return self.config.run.ranks or 1
 
+    def continued_by(self, config: RunConfig, size: int) -> bool:
+        """Whether ``size`` ranks each go on where one was, optimizer and all; if not, all start from one model."""
+        if config.codes:
+            return True
+        whole = len(Store(self.run / FOLDER, 0, 1).headers(self.moment))
+        return self.ranks == size == whole and self.config.server.servers == config.server.servers
+
     def told(self) -> dict[str, Any]:
         """What ``summary.json`` says of it."""
         return {"run": str(self.run), "set": str(self.moment), "ranks": self.ranks}
 
 
-def find(config: RunConfig, name: str) -> Found | None:
+def find(config: RunConfig, name: str, size: int) -> Found | None:
     """The newest complete set of a run.
 
     Parameters
@@ -115,6 +124,8 @@ def find(config: RunConfig, name: str) -> Found | None:
         Of the run that is to go on.
     name
         Folder of the earlier run, or :data:`LATEST`.
+    size
+        Number of ranks that are to go on.
 
     Returns
     -------
@@ -124,22 +135,38 @@ def find(config: RunConfig, name: str) -> Found | None:
     Raises
     ------
     ConfigError
-        If the folder has none, or those of another architecture.
+        If the folder has none, or those of another architecture or model, or of an optimizer that would have to go on as another.
     """
     found: Found | None
     if name == LATEST:
-        runs = sorted(Path(config.run.out).glob(f"{config.run.name}-*/{FOLDER}"), key=lambda path: path.stat().st_mtime)
-        found = next((found for path in reversed(runs) if (found := _newest(path.parent)) is not None), None)
+        runs = reversed(runs_of(config))
+        found = next((found for run in runs if (found := _newest(run)) is not None), None)
         if found is None:
             return None
     else:
         run = Path(name)
         found = _newest(run) if (run / FOLDER).is_dir() else None
         if found is None:
-            raise ConfigError(
-                f"--resume {name}: no complete set of checkpoints in {run / FOLDER}; name the folder of a run that had "
-                f"checkpoint.every set, or {LATEST!r} for the newest"
-            )
+            raise ConfigError(f"--resume {name}: {_lack(run)}")
+    _check(found, config, name, size)
+    return found
+
+
+def _lack(run: Path) -> str:
+    """Why there is nothing to go on from."""
+    if CheckpointFolder(run / FOLDER).starts():
+        return (
+            f"none of the sets of checkpoints in {run / FOLDER} can be used: each is damaged, as the warnings say, or never was "
+            f"complete; name the folder of another run, or {LATEST!r} for the newest that has one, or begin anew without --resume"
+        )
+    return (
+        f"no complete set of checkpoints in {run / FOLDER}; name the folder of a run that had checkpoint.every set, "
+        f"or {LATEST!r} for the newest"
+    )
+
+
+def _check(found: Found, config: RunConfig, name: str, size: int) -> None:
+    """Refuse what would come to nothing after the new run's folder was made, or go on otherwise than the run file says."""
     there, here = found.config, config
     if there.kind != here.kind:
         raise ConfigError(
@@ -147,7 +174,19 @@ def find(config: RunConfig, name: str) -> Found | None:
             f"{_KINDS[here.kind]} (rule {here.rule.name!r}) cannot go on from its checkpoints; take a rule of the same kind, as "
             f"in --set rule.name={there.rule.name}, or begin anew without --resume"
         )
-    return found
+    if there.model != here.model:
+        raise ConfigError(
+            f"--resume {name}: model.name was {there.model.name!r} in {found.run}, is {here.model.name!r}: no model of that kind "
+            f"is in its checkpoints; --set model.name={there.model.name} goes on, or begin anew without --resume"
+        )
+    changed = differences(there.optimizer, here.optimizer) if found.continued_by(here, size) else []
+    if changed:
+        # The states of torch's optimizers and schedulers have these values in them, and more that was computed from them: put
+        # back they would go on as before, and written over they would be half one and half the other.
+        raise ConfigError(
+            f"--resume {name}: {'; '.join(changed)}, but the optimizer of {found.run} would go on as it was; give the settings "
+            f"that it had, which are in {found.run / 'config.toml'}, or begin anew without --resume"
+        )
 
 
 def _newest(run: Path) -> Found | None:

@@ -198,7 +198,7 @@ def _find(config: RunConfig, resume: str, transport: Transport) -> Found | None:
     found: Found | ConsensusError | None = None
     if transport.rank == 0:
         try:
-            found = find(config, resume)
+            found = find(config, resume, transport.size)
         except ConsensusError as error:
             found = error
     found = transport.gather(found)[0]

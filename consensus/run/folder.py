@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -39,13 +40,27 @@ def agree_on_folder(config: RunConfig, transport: Transport, started: datetime) 
     if not isinstance(made, str):
         raise made if made is not None else ConfigError("rank 0 made no folder for the results")
     folder = Path(made)
-    blind = [rank for rank, sees in enumerate(transport.gather((folder / SNAPSHOTS).is_dir())) if not sees]
+    seen = transport.gather((folder / SNAPSHOTS).is_dir())
+    blind = [rank for rank, sees in zip(transport.members, seen, strict=True) if not sees]
     if blind:
         raise ConfigError(
             f"run.out = {config.run.out!r}: ranks {', '.join(map(str, blind))} do not see the folder that rank 0 made; "
             "give one on a file system that all hosts share: --set run.out=FOLDER"
         )
     return folder
+
+
+def runs_of(config: RunConfig) -> list[Path]:
+    """The folders of all runs in ``run.out`` that have the run's name, oldest first.
+
+    The name alone tells: "digits" is the beginning of "digits-big", too, and what is written into a folder later makes its run
+    no younger.
+    """
+    name = re.compile(re.escape(config.run.name) + r"-(\d{8}-\d{6})(?:-(\d+))?")
+    root = Path(config.run.out)
+    paths = root.iterdir() if root.is_dir() else ()
+    found = [(match[1], int(match[2] or 1), path) for path in paths if (match := name.fullmatch(path.name))]
+    return [path for *_, path in sorted(found)]
 
 
 def make_folder(config: RunConfig, size: int, started: datetime, *inside: str) -> Path:

@@ -79,6 +79,45 @@ def recipe(section: OptimizerSection) -> Recipe:
     return Recipe(make_optimizer, make_scheduler)
 
 
+def differences(before: OptimizerSection, after: OptimizerSection) -> list[str]:
+    """What of an optimizer's or a scheduler's own state would be another's, in words; what is not said has its default.
+
+    ``clip_norm`` is no part of either.
+
+    Examples
+    --------
+    >>> differences(OptimizerSection(lr=0.1), OptimizerSection(lr=0.05, momentum=0))
+    ['optimizer.lr was 0.1, is 0.05']
+    >>> differences(OptimizerSection(), OptimizerSection(scheduler={"name": "steplr", "step_size": 3}))
+    ["optimizer.scheduler.name was None, is 'steplr'"]
+    """
+    was, now = _settings(before), _settings(after)
+    for names in (["optimizer.name", "optimizer.scheduler.name"], sorted(was.keys() | now.keys())):
+        # The keywords of another class say nothing more.
+        if found := [f"{key} was {was.get(key)!r}, is {now.get(key)!r}" for key in names if was.get(key) != now.get(key)]:
+            return found
+    return []
+
+
+def _settings(section: OptimizerSection) -> dict[str, Any]:
+    """All keywords of an optimizer and its scheduler, by their paths in a run file."""
+    kind = lookup("optimizer", section.name.lower(), _classes(torch.optim, Optimizer))
+    told = {"optimizer.name": section.name.lower(), **_keywords("optimizer", kind, {"lr": section.lr, **section.parameters})}
+    if section.scheduler is not None:
+        path, name = "optimizer.scheduler", section.scheduler.name.lower()
+        schedule = lookup("scheduler", name, _classes(torch.optim.lr_scheduler, LRScheduler))
+        told |= {f"{path}.name": name, **_keywords(path, schedule, section.scheduler.parameters)}
+    return told
+
+
+def _keywords(path: str, kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    known = list(inspect.signature(kind).parameters.values())[1:]
+    defaults = {parameter.name: parameter.default for parameter in known}
+    # A run file has lists where torch has pairs.
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in (defaults | dict(given)).items()}
+    return {f"{path}.{key}": value for key, value in plain.items()}
+
+
 def _classes(module: Any, base: type[_T]) -> dict[str, type[_T]]:
     members = inspect.getmembers(
         module, lambda member: inspect.isclass(member) and issubclass(member, base) and member is not base

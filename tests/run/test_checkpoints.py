@@ -138,7 +138,7 @@ def test_a_damaged_file_costs_one_interval(tmp_path: Path, caplog: pytest.LogCap
     data[len(data) // 2] ^= 4
     victim.write_bytes(bytes(data))
     with caplog.at_level(logging.WARNING):
-        found = find(config(tmp_path, 8), str(half))
+        found = find(config(tmp_path, 8), str(half), 4)
     assert found is not None
     assert newest is not None
     assert found.moment < newest
@@ -147,13 +147,13 @@ def test_a_damaged_file_costs_one_interval(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_what_cannot_be_gone_on_from(tmp_path: Path) -> None:
-    assert find(config(tmp_path, 3), LATEST) is None
+    assert find(config(tmp_path, 3), LATEST, 4) is None
     assert summary_of(run(config(tmp_path, 3), resume=LATEST))["resumed"] is None
     without = run(small(tmp_path, "rounds = 2"))
     with pytest.raises(ConfigError, match="no complete set of checkpoints in .*checkpoint.every set, or 'latest'"):
         run(config(tmp_path, 3), resume=str(without))
     with pytest.raises(ConfigError, match="no complete set"):
-        find(config(tmp_path, 3), str(tmp_path / "nowhere"))
+        find(config(tmp_path, 3), str(tmp_path / "nowhere"), 4)
 
 
 @pytest.mark.parametrize(
