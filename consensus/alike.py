@@ -38,17 +38,19 @@ def start_alike(transport: Transport, flat: FlatModel, agreed: dict[str, Any]) -
     """Check that all ranks were given the same, then copy rank 0's model to all."""
     if transport.size == 1:
         return
-    everybody = transport.gather(agreed)
-    first = everybody[0]
+    told = transport.gather(agreed)
+    everybody = dict(zip(transport.members, told, strict=True))
+    leader = min(everybody)  # 0, if it lives
+    first = everybody[leader]
     for name in first:
-        ranks = [rank for rank, theirs in enumerate(everybody) if theirs.get(name) != first[name]]
+        ranks = [rank for rank, theirs in everybody.items() if theirs.get(name) != first[name]]
         if ranks:
             other = _short(everybody[ranks[0]].get(name))
             who = f"rank {ranks[0]} has {other}"
             if len(ranks) > 1:
                 who = f"ranks {', '.join(map(str, ranks))} have other values: {ranks[0]} has {other}"
             raise ConfigError(
-                f"{name} differs between ranks: rank 0 has {_short(first[name])}, {who}; "
+                f"{name} differs between ranks: rank {leader} has {_short(first[name])}, {who}; "
                 "call consensus.attach with the same arguments on all ranks (and seed a random graph alike)"
             )
     state = flat.initial_state()

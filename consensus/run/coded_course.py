@@ -62,11 +62,12 @@ class CodedCourse(Course):
     def run(self) -> Seconds:
         """Train; return when this rank had nothing more to do, on the run's clock."""
         self._task.model.train()
-        began = self._steps
-        if began and isinstance(self._coded, MasterHandle) and self._over():
-            return self.seconds  # what the run was to do is done already
+        if self._steps and isinstance(self._coded, MasterHandle) and self._over():
+            # What the run was to do is done already; its folder is to be one to go on from all the same.
+            self._write_checkpoint(last=True)
+            return self.seconds
         self._coded.train(self._parts.loss, until=self._over, on_update=self._updated)
-        if self._steps > began:
+        if self._steps:
             self._write_checkpoint(last=True)
         self._tell(self.seconds, over=True)
         return self.seconds

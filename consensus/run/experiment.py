@@ -32,7 +32,7 @@ from consensus.run.evaluation import Evaluated, Evaluator
 from consensus.run.folder import SNAPSHOTS, agree_on_folder
 from consensus.run.loop import Course, Loop
 from consensus.run.marks import kept
-from consensus.run.position import Position, take_up
+from consensus.run.position import Position, check_start, take_up
 from consensus.run.prepare import Task, prepare
 from consensus.run.results import to_metrics, write_metrics, write_summary
 from consensus.run.service import Service
@@ -147,7 +147,8 @@ def _train(site: _Site, task: Task) -> _Trained:
         ending = _ending(site)
         position = None if site.found is None else take_up(site.found, config, task, site.transport)
         if position is not None:
-            counts = dict(enumerate(site.transport.gather(position.samples)))
+            samples = site.transport.gather(position.samples)  # of the members: who died since the start is none
+            counts = dict(zip(site.transport.members, samples, strict=True))
             ending.tally.resume(counts.pop(rank), counts)
         watch = stack.enter_context(TargetWatch(site.folder)) if rank == 0 and config.run.stop.target is not None else None
         ending.watch = watch
@@ -157,7 +158,10 @@ def _train(site: _Site, task: Task) -> _Trained:
         events = _event_writer(site)
         if events is not None:
             stack.enter_context(events)
-        handle = site.handle = stack.enter_context(_attach(site, task, ending, events, position))
+        handle = stack.enter_context(_attach(site, task, ending, events, position))
+        if position is not None and site.found is not None:
+            check_start(position, site.found, site.transport)
+        site.handle = handle
         loop = _course(site, task, handle, ending)
         started = time.time()
         if position is not None:

@@ -151,7 +151,9 @@ class Loop(Course):
         optimizer, scheduler, sampler = task.optimizer, task.scheduler, task.sampler
         task.model.train()
         if self._steps and ending.look(self.seconds, handle.statistics.rounds):
-            return self.seconds  # what the run was to do is done already
+            # What the run was to do is done already; its folder is to be one to go on from all the same.
+            self._write_checkpoint(last=True)
+            return self.seconds
         while True:
             batch = next(sampler)
             value = take_gradient(task, batch, strict=self._strict, rank=handle.rank, round=handle.statistics.rounds + 1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from consensus.bundle import Bundle, share, shared_chunk_bytes
 from consensus.checkpoint.state import restore
 from consensus.checkpoint.store import Store
 from consensus.config import RunConfig
-from consensus.errors import CheckpointError
+from consensus.errors import CheckpointError, DeadRanks
 from consensus.flat import FlatModel
 from consensus.protocol.service import SERVER
 from consensus.run.checkpoints import FOLDER, Found
@@ -86,11 +87,25 @@ def take_up(found: Found, config: RunConfig, task: Task, transport: Transport) -
     ------
     CheckpointError
         If a file cannot be read, or is of another model.
+    DeadRanks
+        If rank 0 has died, where all start from what it has read.
     """
     reader = _Reader(found, config, task, transport)
     if config.codes:
         return reader.of_master()
     return reader.own() if reader.fits else reader.afresh()
+
+
+def check_start(position: Position, found: Found, transport: Transport) -> None:
+    """Make sure that what all start from has come to all; after the ranks started alike.
+
+    Raises
+    ------
+    DeadRanks
+        If rank 0 has died, which alone had it. The others then had another rank's model instead, which was never trained.
+    """
+    if position.training is None and 0 not in transport.members:
+        raise _orphaned(transport.rank, found)
 
 
 class _Reader:
@@ -136,21 +151,38 @@ class _Reader:
     def afresh(self) -> Position:
         """A common start from what all had come to: rank 0's model becomes that."""
         found, config, rank, size = self._found, self._config, self._transport.rank, self._transport.size
-        samples = 0
+        before: _Before | None = None
         if rank == 0:
             model, whose = (self._served(), "server's model") if config.serves else (self._mean(), "mean of the models")
             _load(self._task.model, model, found)
-            samples = sum(self._read(writer)["samples"] for writer in self._headers)
+            before = self._before()
             _LOG.warning(
-                "%s has checkpoints of %d ranks, %d of them whole, and now there are %d: all start from the %s; "
+                "%s has checkpoints of %d ranks, %d of them whole, and now there are %d: all start from the %s, after %d rounds; "
                 "optimizers, learning-rate schedules and samplers start afresh",
-                found.run, found.ranks, len(self._headers), size, whose,
+                found.run, found.ranks, len(self._headers), size, whose, before.trained.rounds,
             )  # fmt: skip
-        samples = self._transport.gather(samples)[0]
+        before = self._transport.gather(before)[0]
+        if before is None:
+            raise _orphaned(rank, found)
         worker, workers = config.worker(rank, size), config.workers(size)
+        samples = before.samples
         own = samples // workers + (worker < samples % workers) if worker >= 0 else 0
-        arrived = {"version": 0, "arrived": samples // config.data.batch, "discarded": {}, "rejected": {}}
-        return Position(0, 0, own, self._seconds, Statistics(), None, {**arrived, "rule": "", "learnt": None})
+        statistics = before.trained if worker >= 0 else before.served
+        steps = statistics.rounds * config.exchange.every if worker >= 0 else 0
+        came = {"version": before.served.rounds, "arrived": samples // config.data.batch}
+        engine: dict[str, Any] = {**came, "discarded": {}, "rejected": {}, "rule": "", "learnt": None}
+        return Position(statistics.rounds, steps, own, self._seconds, statistics, None, engine)
+
+    def _before(self) -> _Before:
+        """What all had done, whoever goes on."""
+        config, ranks, samples = self._found.config, self._found.ranks, 0
+        counts: dict[Rank, Statistics] = {}
+        for rank in self._headers:
+            state = self._read(rank)
+            counts[rank] = Statistics(**state["statistics"])
+            samples += state["samples"]
+        trained = _mean_of([own for rank, own in counts.items() if config.worker(rank, ranks) >= 0])
+        return _Before(samples, trained, counts[SERVER] if config.serves else Statistics())
 
     def _read(self, rank: Rank) -> Any:
         return self._store.read(self._found.moment, rank)
@@ -193,6 +225,38 @@ class _Reader:
             name: served[name] if name in parameters or (averaged and _is_number(value)) else value
             for name, value in own.items()
         }
+
+
+class _Before(NamedTuple):
+    """What the ranks of a run had done, for others that go on in their place.
+
+    Attributes
+    ----------
+    samples : int
+        Of all of them.
+    trained : Statistics
+        The mean over those that trained.
+    served : Statistics
+        The server's, if there was one; its rounds are the updates.
+    """
+
+    samples: int
+    trained: Statistics
+    served: Statistics
+
+
+def _mean_of(counts: Sequence[Statistics]) -> Statistics:
+    """Field by field; whole numbers are rounded down, so that no budget of rounds is cut short."""
+    columns: dict[str, Any] = {field.name: [getattr(each, field.name) for each in counts] for field in fields(Statistics)}
+    means = {key: sum(column) / len(column) for key, column in columns.items() if column}
+    return Statistics(**{key: math.floor(mean) if isinstance(columns[key][0], int) else mean for key, mean in means.items()})
+
+
+def _orphaned(rank: Rank, found: Found) -> DeadRanks:
+    return DeadRanks(
+        f"rank {rank} cannot begin: rank 0, which had the model of {found.run} that all start from, has died; start again, as "
+        "it was done now"
+    )
 
 
 def _is_number(value: torch.Tensor) -> bool:

@@ -65,9 +65,8 @@ class Service(Course):
 
     def run(self) -> Seconds:
         """Serve; return when the last worker had left, on the run's clock."""
-        began = self._server.progress
         self._server.serve(self._look)
-        if self._server.progress > began:
+        if self._server.progress:
             self._write_checkpoint(last=True)
         self._tell(self.seconds, over=True)
         return self.seconds

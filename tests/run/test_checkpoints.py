@@ -99,9 +99,11 @@ def test_samples_count_on(tmp_path: Path, size: int) -> None:
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     done = run(config(tmp_path, 6))
-    again = summary_of(run(config(tmp_path, 6), resume=str(done)))
-    assert again["rounds"] == [6] * 4
-    assert again["final"] == summary_of(done)["final"]
+    for size in (4, 2):
+        again = run(config(tmp_path, 6), size, resume=str(done))
+        assert summary_of(again)["rounds"] == [6] * size
+        assert summary_of(again)["final"] == pytest.approx(summary_of(done)["final"], rel=1e-5)
+        assert models(again, *range(size))  # it can be gone on from
 
 
 def test_marks_of_before_are_the_earlier_runs(tmp_path: Path) -> None:
@@ -119,14 +121,17 @@ def test_another_number_of_ranks_starts_from_the_mean_and_says_so(
     half = run(config(tmp_path, 6))
     were = models(half, *range(4))
     mean = {name: np.mean([model[name].numpy().astype(float) for model in were], axis=0) for name in were[0]}
-    settings = small(tmp_path, "rounds = 1", rule={"name": "full"}, optimizer={"lr": 0.0}, checkpoint=EVERY)
+    settings = small(tmp_path, "rounds = 7", rule={"name": "full"}, optimizer={"lr": 0.0}, checkpoint=EVERY)
     with caplog.at_level(logging.WARNING):
         rest = run(settings, size, resume=str(half))
     assert f"checkpoints of 4 ranks, 4 of them whole, and now there are {size}: all start from the mean" in caplog.text
+    assert "mean of the models, after 6 rounds; optimizers" in caplog.text
     for model in models(rest, *range(size)):
         for name, value in model.items():
             np.testing.assert_allclose(value.numpy(), mean[name], rtol=1e-6, atol=1e-7)
+    # A budget of rounds is one of the whole chain.
     assert summary_of(rest)["samples"] == summary_of(half)["samples"] + size * 8
+    assert summary_of(rest)["rounds"] == [7] * size
 
 
 def test_a_damaged_file_costs_one_interval(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

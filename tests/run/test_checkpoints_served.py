@@ -131,7 +131,7 @@ def test_others_start_from_the_servers_model_and_say_so(
 ) -> None:
     ranks = 3 + servers
     half = run(served(tmp_path, 6, server={"servers": servers}), ranks)
-    settings = served(tmp_path, 1, optimizer={"lr": 0.0}, server={"servers": 3 - servers})
+    settings = served(tmp_path, 7, optimizer={"lr": 0.0}, server={"servers": 3 - servers})
     with caplog.at_level(logging.WARNING):
         rest = run(settings, size, resume=str(half))
     assert f"of {ranks} ranks, {ranks} of them whole, and now there are {size}: all start from the server's model" in caplog.text
@@ -141,14 +141,17 @@ def test_others_start_from_the_servers_model_and_say_so(
     assert after["samples"] == before["samples"] + workers * 8
     assert after["server"]["gradients"] == before["server"]["gradients"] + workers
     assert after["per_rank"][0]["samples"] == 0
+    assert after["server"]["updates"] == before["server"]["updates"] + 1
+    assert after["rounds"] == [7] * size
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     for settings, size in ((served(tmp_path / "served", 6), 4), (coded(tmp_path / "coded", 6), 6)):
         done = run(settings, size)
-        again = summary_of(run(settings, size, resume=str(done)))
-        assert again["rounds"][0] == 6
-        assert again["final"] == summary_of(done)["final"]
+        again = run(settings, size, resume=str(done))
+        assert summary_of(again)["rounds"][0] == 6
+        assert summary_of(again)["final"] == summary_of(done)["final"]
+        near(models(done, 0), models(again, 0))
 
 
 def test_coded_gradients_go_on_as_if_nothing_had_been(tmp_path: Path) -> None:
