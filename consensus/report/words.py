@@ -26,7 +26,7 @@ def facts(run: LoadedRun) -> dict[str, str]:
         "stragglers": run.config.stragglers.model,
         "clock": "virtual: a simulated run" if run.simulated else "real",
         "started": str(summary.get("started", "")),
-        "ended": str(summary.get("ended", "not finished")),
+        "ended": str(summary.get("ended", "not finished") or "nobody who is left knows why"),
         "length": f"{run.seconds:.2f} s" + ("" if run.finished else " so far"),
         "samples": f"{summary['samples']:,}".replace(",", " ") if "samples" in summary else "",
         "final accuracy": _number(final.get("accuracy")),

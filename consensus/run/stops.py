@@ -123,7 +123,7 @@ class Tally:
         return self.own * self._size if self.wanted is None else self.own + sum(self._heard.values())
 
 
-def agree(reports: Sequence[tuple[Ended | None, Seconds]]) -> Ended:
+def agree(reports: Sequence[tuple[Ended | None, Seconds]]) -> Ended | None:
     """The one condition that ended a run.
 
     Parameters
@@ -133,8 +133,9 @@ def agree(reports: Sequence[tuple[Ended | None, Seconds]]) -> Ended:
 
     Returns
     -------
-    Ended
-        INTERRUPTED if a rank was; else what stopped the last rank to stop, for until then the run went on.
+    Ended or None
+        INTERRUPTED if a rank was; else what stopped the last rank to stop, for until then the run went on. None if nobody knows:
+        the rank that did has died since.
 
     Examples
     --------
@@ -144,4 +145,4 @@ def agree(reports: Sequence[tuple[Ended | None, Seconds]]) -> Ended:
     known = [(seconds, reason) for reason, seconds in reports if reason is not None]
     if any(reason is Ended.INTERRUPTED for _, reason in known):
         return Ended.INTERRUPTED
-    return max(known)[1]
+    return max(known)[1] if known else None

@@ -122,7 +122,7 @@ def summarise(
         "lost": list(lost),
         "resumed": None if found is None else found.told(),
         "started": started.isoformat(timespec="seconds"),
-        "ended": ended.word,
+        "ended": _word(ended),
         "wall_seconds": round(max(result.ended_at for result in ranks), 6),
         "samples": sum(result.samples for result in ranks),
         "rounds": [result.rounds for result in ranks],
@@ -162,9 +162,12 @@ def _of_server(engine: ServerEngine, servers: int) -> dict[str, Any]:
     return {**told, "discarded": _by_rank(engine.discarded), "rejected": _by_rank(engine.rejected)}
 
 
+def _word(ended: Ended | None) -> str | None:
+    return None if ended is None else ended.word
+
+
 def _of_rank(result: RankResult) -> dict[str, Any]:
-    ended = result.ended.word if result.ended else None
-    return {**asdict(result), "ended": ended, "ended_at": round(result.ended_at, 6)}
+    return {**asdict(result), "ended": _word(result.ended), "ended_at": round(result.ended_at, 6)}
 
 
 def _versions() -> dict[str, str | None]:

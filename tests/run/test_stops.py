@@ -71,3 +71,8 @@ def test_agree_is_why_the_last_rank_stopped() -> None:
 
 def test_an_interruption_outweighs_what_came_later() -> None:
     assert agree([(Ended.INTERRUPTED, 1.0), (Ended.SAMPLES, 2.0)]) is Ended.INTERRUPTED
+
+
+def test_nobody_may_be_left_who_knows() -> None:
+    """Under all-reduce, where a vote to stop says no reason, and whoever cast it has died since."""
+    assert agree([(None, 1.0), (None, 0.0)]) is None
