@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -100,6 +101,23 @@ def _make(config: RunConfig, size: int, started: datetime, inside: Iterable[str]
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file that is never seen half written."""
+    with in_place_of(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def in_place_of(path: Path) -> Iterator[Path]:
+    """A name to write to; the file there takes the place of ``path`` if the block ends well, and is removed if not.
+
+    Unlike :func:`consensus.checkpoint.atomic.replacing` it does not wait for the disk: what is written so serves one run, which
+    does not outlive its machine.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        # On a full disk a part of a model would stand in the way of what comes after it.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

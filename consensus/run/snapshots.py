@@ -15,6 +15,7 @@ import numpy as np
 
 from consensus.config import RunConfig
 from consensus.errors import ConsensusError, ProtocolError
+from consensus.run.folder import in_place_of
 from consensus.run.marks import kept, spacing
 from consensus.transport.base import Bytes
 from consensus.types import Rank, Seconds
@@ -74,13 +75,10 @@ class SnapshotFolder:
 
     def write(self, mark: int | None, rank: Rank, counts: Counts, parts: Iterable[Bytes]) -> None:
         """Keep a model for ``mark``, or as the last one if that is None."""
-        path = self._file(mark, rank)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        with in_place_of(self._file(mark, rank)) as temporary, temporary.open("wb") as file:
             file.write(_HEADER.pack(_MAGIC, *counts).ljust(_HEADER_BYTES, b"\0"))
             for part in parts:
                 file.write(part.data)
-        temporary.replace(path)
 
     def link(self, mark: int, rank: Rank, other: int) -> None:
         """Let the model of ``mark`` stand for that of ``other`` too."""
@@ -88,9 +86,8 @@ class SnapshotFolder:
         try:
             os.link(source, path)
         except OSError:  # a file system without hard links
-            temporary = path.with_suffix(".tmp")
-            shutil.copyfile(source, temporary)
-            temporary.replace(path)
+            with in_place_of(path) as temporary:
+                shutil.copyfile(source, temporary)
 
     def drop(self, mark: int, rank: Rank) -> None:
         """Forget the model of ``mark``."""
@@ -189,6 +186,7 @@ class Recorder:
         self._marks: list[int] = []
         self._next_at = every
         self.missed: set[int] = set()
+        self._complained = False
 
     def resume(self, seconds: Seconds) -> None:
         """Begin only now: marks that have passed are those of an earlier run."""
@@ -196,8 +194,11 @@ class Recorder:
         self._next_at = (self._latest + 1) * self._every
 
     def lose(self, rank: Rank) -> None:
-        """See :meth:`SnapshotFolder.lose`."""
-        self._folder.lose(rank)
+        """See :meth:`SnapshotFolder.lose`; it is said if the folder takes nothing any more, and the run goes on."""
+        try:
+            self._folder.lose(rank)
+        except OSError as error:
+            self._complain(f"that rank {rank} has died was not noted for the evaluation of a target, the run goes on", error)
 
     def look(self, seconds: Seconds) -> None:
         """Keep the present model for all marks that have passed; call it before the model changes."""
@@ -205,15 +206,20 @@ class Recorder:
             return
         latest = int(seconds / self._every)
         distance = spacing(latest, self._limit)
-        for mark in self._marks:
-            if mark % distance:
-                self._folder.drop(mark, self._rank)
+        self._thin([mark for mark in self._marks if mark % distance])
         self._marks = [mark for mark in self._marks if mark % distance == 0]
         fresh = [mark for mark in kept(latest, self._limit) if mark > self._latest]
         if fresh:
             self._keep(fresh)
         self._latest = latest
         self._next_at = (latest + 1) * self._every
+
+    def _thin(self, marks: Sequence[int]) -> None:
+        try:
+            for mark in marks:
+                self._folder.drop(mark, self._rank)
+        except OSError as error:
+            self._complain("models of old marks were not removed, the run goes on", error)
 
     def _keep(self, fresh: Sequence[int]) -> None:
         try:
@@ -223,12 +229,14 @@ class Recorder:
                 self._folder.link(fresh[0], self._rank, mark)
                 self._marks.append(mark)
         except OSError as error:
-            if not self.missed:
-                _LOG.warning(
-                    "%s: the model of a mark was not kept, the run goes on without an evaluation there: %s",
-                    self._folder.path, error.strerror or error,
-                )  # fmt: skip
+            self._complain("the model of a mark was not kept, the run goes on without an evaluation there", error)
             self.missed.update(set(fresh).difference(self._marks))
+
+    def _complain(self, what: str, error: OSError) -> None:
+        # Once for all: a disk that refuses one of these refuses the others, mark after mark.
+        if not self._complained:
+            _LOG.warning("%s: %s: %s", self._folder.path, what, error.strerror or error)
+        self._complained = True
 
     def end(self, seconds: Seconds) -> None:
         """Keep the last model, for itself and for all later marks.
