@@ -44,7 +44,10 @@ def print_closing(
         out.print(_ranks(summary["per_rank"], summary["rule"]["name"]))
     out.print(headline(summary), soft_wrap=True)
     kept = "interrupted; partial results are" if interrupted else "results are"
-    out.print(f"{kept} in {escape(where)}, the picture is {escape(str(Path(where) / 'curves.png'))}", soft_wrap=True)
+    from consensus.run.curves import CURVES  # loads torch, which whoever has run anything has done
+
+    picture = f", the picture is {escape(str(Path(where) / CURVES))}" if (folder / CURVES).exists() else ""
+    out.print(f"{kept} in {escape(where)}{picture}", soft_wrap=True)
 
 
 def headline(summary: Mapping[str, Any]) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from consensus.run.results import Metrics
@@ -17,6 +20,23 @@ _PANELS = (
     ("consensus_distance", "Distance between the ranks", "consensus distance", True),
     ("mean_backups", "Neighbours not waited for", "backups per round", False),
 )
+
+
+CURVES = "curves.png"
+"""The picture of one run, in its folder."""
+
+_LOG = logging.getLogger("consensus")
+
+
+@contextmanager
+def dispensable(path: Path) -> Iterator[None]:
+    """Do without a picture that cannot be written: say so, and leave no half of it."""
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        _LOG.warning("%s: the picture cannot be written (%s); the numbers are there all the same", path, error.strerror or error)
 
 
 def draw_curves(runs: Mapping[str, Sequence[Metrics]], path: str | PathLike[str]) -> None:

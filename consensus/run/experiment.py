@@ -26,7 +26,7 @@ from consensus.recording.folder import file_name
 from consensus.recording.writer import MIB, EventWriter
 from consensus.run.checkpoints import Checkpoints, Found, find, way_on
 from consensus.run.coded_course import CodedCourse
-from consensus.run.curves import draw_curves
+from consensus.run.curves import CURVES, dispensable, draw_curves
 from consensus.run.ending import EndByMaster, EndByMessage, EndByVote, Ending
 from consensus.run.evaluation import Evaluated, Evaluator
 from consensus.run.folder import SNAPSHOTS, agree_on_folder
@@ -341,14 +341,14 @@ def _evaluate(site: _Site, trained: _Trained, started: datetime) -> None:
 def _write(
     site: _Site, results: Mapping[Rank, RankResult], known: Mapping[int | None, Evaluated], end: Seconds, started: datetime
 ) -> None:
-    """Write the results, and remove the snapshots that they came from."""
+    """Remove the snapshots, from which ``known`` came, and write the results: what is needed first, and the picture last."""
     config = site.config
     every = config.evaluation.every
     timed = [(end if mark is None else mark * every, evaluated) for mark, evaluated in known.items()]
     metrics = to_metrics(sorted(timed, key=lambda item: (item[0], item[1].mark is None)))
+    # First, for they may be what fills the disk; perhaps by a rank that died before it wrote the rest.
+    shutil.rmtree(site.folder / SNAPSHOTS, ignore_errors=True)
     write_metrics(site.folder, metrics)
-    draw_curves({config.rule.name: metrics}, site.folder / "curves.png")
-    shutil.rmtree(site.folder / SNAPSHOTS, ignore_errors=True)  # perhaps by a rank that died before it wrote the rest
     lost = [peer for peer in range(site.transport.size) if peer not in results]
     if lost:
         _LOG.warning("ranks %s died during the run; the results are those of the others", lost)
@@ -358,6 +358,8 @@ def _write(
     coding = coding_of(handle.code, handle.engine, handle.worst_residual) if isinstance(handle, MasterHandle) else None
     told = summarise(config, started, by_rank, metrics, server=server, coding=coding, found=site.found, lost=lost)
     write_summary(site.folder, told)
+    with dispensable(site.folder / CURVES):
+        draw_curves({config.rule.name: metrics}, site.folder / CURVES)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from consensus.errors import ConfigError
+from consensus.errors import ConfigError, ConsensusError
 from consensus.run.evaluation import Evaluated
 from consensus.run.folder import write_atomically
 from consensus.types import Seconds
@@ -72,13 +72,29 @@ def seconds_to(metrics: Sequence[Metrics]) -> dict[str, Seconds | None]:
 
 
 def write_metrics(folder: Path, metrics: Sequence[Metrics]) -> None:
-    """Write ``metrics.jsonl``."""
-    write_atomically(folder / METRICS, "".join(dumps(asdict(line)) + "\n" for line in metrics))
+    """Write ``metrics.jsonl``; raises as :func:`write_summary`."""
+    _write(folder / METRICS, "".join(dumps(asdict(line)) + "\n" for line in metrics))
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Write ``summary.json``; its being there says that the run came to its end."""
-    write_atomically(folder / SUMMARY, dumps(summary, indent=2) + "\n")
+    """Write ``summary.json``; its being there says that the run came to its end.
+
+    Raises
+    ------
+    ConsensusError
+        If it cannot be written.
+    """
+    _write(folder / SUMMARY, dumps(summary, indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise ConsensusError(
+            f"{path}: the results cannot be written ({error.strerror or error}); make room there, or give another folder "
+            "(--set run.out=FOLDER); a run that has checkpoints need not begin anew: --resume with its folder"
+        ) from error
 
 
 def dumps(value: Any, indent: int | None = None) -> str:

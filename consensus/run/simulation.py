@@ -20,7 +20,7 @@ from consensus.flat import FlatModel
 from consensus.protocol.server import ServerEngine
 from consensus.run import served_fleet
 from consensus.run.coded_simulation import CodedSimulation
-from consensus.run.curves import draw_curves
+from consensus.run.curves import CURVES, dispensable, draw_curves
 from consensus.run.evaluation import Evaluated, quality
 from consensus.run.fleet import Fleet
 from consensus.run.folder import make_folder, write_atomically
@@ -338,8 +338,9 @@ def _write(
         write_atomically(folder / STOP, json.dumps(marks.stop) + "\n")
     metrics = to_metrics(marks.lines(max(result.ended_at for result in results)))
     write_metrics(folder, metrics)
-    draw_curves({config.rule.name: metrics}, folder / "curves.png")
     write_summary(folder, summarise(config, EPOCH, results, metrics, simulated=True, server=server, coding=coding))
+    with dispensable(folder / CURVES):
+        draw_curves({config.rule.name: metrics}, folder / CURVES)
 
 
 @contextmanager
