@@ -16,6 +16,8 @@ from consensus.checkpoint.plain import copied
 from consensus.errors import CheckpointError
 
 _REMEDY = "resume with the settings that the run was started with"
+_REASON = 200
+"""Characters of an error of torch's that are repeated."""
 
 
 class Stateful(Protocol):
@@ -121,8 +123,10 @@ def _load(what: str, target: Any, state: Any) -> None:
     try:
         target.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())  # torch lists all parameters that do not fit, line by line
+        reason = reason if len(reason) <= _REASON else reason[:_REASON] + " ..."
         raise CheckpointError(
-            f"the {what}'s state does not fit a {type(target).__name__} made like this one ({error}); {_REMEDY}"
+            f"the {what}'s state does not fit a {type(target).__name__} made like this one ({reason}); {_REMEDY}"
         ) from error
 
 

@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from consensus.cli.console import console
 from consensus.cli.supervise import INTERRUPTED
-from consensus.errors import ConfigError, ConsensusError, LaunchError
+from consensus.errors import CheckpointError, ConfigError, ConsensusError, LaunchError
 from consensus.transport.endings import ending
 from consensus.transport.launched import launched
 from consensus.types import Rank, Seconds
@@ -63,7 +63,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except ConsensusError as error:
             # Most often all ranks meet it, and rank 0 has said it.
-            waits = bool(rank) and isinstance(error, ConfigError | LaunchError)
+            waits = bool(rank) and isinstance(error, ConfigError | LaunchError | CheckpointError)
             if not (waits and ending().told(within=GRACE)):
                 named = not rank or f"rank {rank} " in str(error)
                 complain(str(error) if named else f"rank {rank}: {error}")

@@ -32,7 +32,7 @@ from consensus.run.evaluation import Evaluated, Evaluator
 from consensus.run.folder import SNAPSHOTS, agree_on_folder
 from consensus.run.loop import Course, Loop
 from consensus.run.marks import kept
-from consensus.run.position import Position, check_start, take_up
+from consensus.run.position import Position, take_up
 from consensus.run.prepare import Task, prepare
 from consensus.run.results import to_metrics, write_metrics, write_summary
 from consensus.run.service import Service
@@ -159,8 +159,8 @@ def _train(site: _Site, task: Task) -> _Trained:
         if events is not None:
             stack.enter_context(events)
         handle = stack.enter_context(_attach(site, task, ending, events, position))
-        if position is not None and site.found is not None:
-            check_start(position, site.found, site.transport)
+        if position is not None:
+            position.check_start(site.transport)
         site.handle = handle
         loop = _course(site, task, handle, ending)
         started = time.time()

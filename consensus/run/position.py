@@ -15,7 +15,7 @@ from consensus.bundle import Bundle, share, shared_chunk_bytes
 from consensus.checkpoint.state import restore
 from consensus.checkpoint.store import Store
 from consensus.config import RunConfig
-from consensus.errors import CheckpointError, DeadRanks
+from consensus.errors import CheckpointError, ConfigError, DeadRanks
 from consensus.flat import FlatModel
 from consensus.protocol.service import SERVER
 from consensus.run.checkpoints import FOLDER, Found
@@ -35,6 +35,8 @@ class Position:
 
     Attributes
     ----------
+    found : Found
+        The set of checkpoints.
     rounds : int
         That it had closed.
     steps : int
@@ -51,6 +53,7 @@ class Position:
         Where a server or master was, see :meth:`consensus.protocol.server.ServerEngine.state`; the same at all ranks.
     """
 
+    found: Found
     rounds: Round
     steps: int
     samples: int
@@ -59,10 +62,31 @@ class Position:
     training: Mapping[str, Any] | None
     engine: Mapping[str, Any] = field(default_factory=dict)
 
+    def check_start(self, transport: Transport) -> None:
+        """Make sure that what all start from has come to all; after the ranks started alike.
+
+        Raises
+        ------
+        DeadRanks
+            If rank 0 has died, which alone had it. The others then had another rank's model instead, which was never trained.
+        """
+        if self.training is None and 0 not in transport.members:
+            raise _orphaned(transport.rank, self.found)
+
     def restore(self, task: Task) -> None:
-        """Put the training back where it was."""
-        if self.training is not None:
+        """Put the training back where it was.
+
+        Raises
+        ------
+        CheckpointError, ConfigError
+            If it does not fit ``task``; with the name of the run that it is of.
+        """
+        if self.training is None:
+            return
+        try:
             restore(self.training, task.model, task.optimizer, task.scheduler, task.sampler)
+        except (CheckpointError, ConfigError) as error:
+            raise type(error)(f"{self.found.run / FOLDER / str(self.found.moment)}: {error}") from error
 
 
 def take_up(found: Found, config: RunConfig, task: Task, transport: Transport) -> Position:
@@ -96,18 +120,6 @@ def take_up(found: Found, config: RunConfig, task: Task, transport: Transport) -
     return reader.own() if reader.fits else reader.afresh()
 
 
-def check_start(position: Position, found: Found, transport: Transport) -> None:
-    """Make sure that what all start from has come to all; after the ranks started alike.
-
-    Raises
-    ------
-    DeadRanks
-        If rank 0 has died, which alone had it. The others then had another rank's model instead, which was never trained.
-    """
-    if position.training is None and 0 not in transport.members:
-        raise _orphaned(transport.rank, found)
-
-
 class _Reader:
     """Reads what a set of checkpoints has for the ranks of a run."""
 
@@ -132,7 +144,8 @@ class _Reader:
             engine = engine if rank == SERVER else self._read(SERVER)["engine"]
             if config.worker(rank, self._transport.size) >= 0:
                 training = {**training, "model": self._with_served(training["model"])}
-        return Position(statistics.rounds, state["steps"], state["samples"], self._seconds, statistics, training, engine)
+        counts = statistics.rounds, state["steps"], state["samples"]
+        return Position(self._found, *counts, self._seconds, statistics, training, engine)
 
     def of_master(self) -> Position:
         """Where the master was, which is all that the others need to know; their own counts begin anew."""
@@ -146,7 +159,7 @@ class _Reader:
                 _LOG.warning(told, self._found.run, before, parts)
         statistics, samples = (Statistics(**state["statistics"]), state["samples"]) if master else (Statistics(), 0)
         updates = state["engine"]["version"]
-        return Position(updates, updates, samples, self._seconds, statistics, training, state["engine"])
+        return Position(self._found, updates, updates, samples, self._seconds, statistics, training, state["engine"])
 
     def afresh(self) -> Position:
         """A common start from what all had come to: rank 0's model becomes that."""
@@ -171,7 +184,7 @@ class _Reader:
         steps = statistics.rounds * config.exchange.every if worker >= 0 else 0
         came = {"version": before.served.rounds, "arrived": samples // config.data.batch}
         engine: dict[str, Any] = {**came, "discarded": {}, "rejected": {}, "rule": "", "learnt": None}
-        return Position(statistics.rounds, steps, own, self._seconds, statistics, None, engine)
+        return Position(found, statistics.rounds, steps, own, self._seconds, statistics, None, engine)
 
     def _before(self) -> _Before:
         """What all had done, whoever goes on."""
@@ -267,6 +280,7 @@ def _load(model: nn.Module, state: _Model, found: Found) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
+        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{found.run}: its model does not fit this run's {type(model).__name__} ({error}); go on with the model that it had"
+            f"{found.run}: its model does not fit this run's {type(model).__name__} ({reason}); go on with the model that it had"
         ) from error

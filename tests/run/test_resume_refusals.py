@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -9,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from consensus.config import RunConfig
-from consensus.errors import ConfigError
+from consensus.errors import CheckpointError, ConfigError
 from consensus.run import experiment
 from consensus.run.checkpoints import FOLDER, LATEST, find
+from consensus.run.position import take_up
+from consensus.run.prepare import prepare
+from consensus.transport import loopback
 from tests.checkpointed_runs import run
 from tests.experiments import small
 
@@ -90,3 +95,17 @@ def test_sets_that_are_all_damaged(earlier: Path, tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.WARNING), pytest.raises(ConfigError, match=words):
         find(config(tmp_path), str(copy), RANKS)
     assert "truncated" in caplog.text
+
+
+def test_what_is_found_out_later_names_the_set_in_one_line(earlier: Path, tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    found = find(settings, str(earlier), RANKS)
+    assert found is not None
+    task = prepare(settings, 0, RANKS)
+    position, _ = loopback.run(RANKS, lambda rank: take_up(found, settings, task, rank))
+    data = settings.data.model_copy(update={"batch": 4})
+    with pytest.raises(ConfigError, match=f"{found.run}/checkpoints/checkpoint-0001-00000002: .* with batch_size = 8, but"):
+        position.restore(prepare(settings.model_copy(update={"data": data}), 0, RANKS))
+    wider = dataclasses.replace(task, model=torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Linear(32, 10)))
+    with pytest.raises(CheckpointError, match=r"checkpoint-0001-00000002: the model's state does not fit [^\n]{0,400}$"):
+        position.restore(wider)
