@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from consensus.cli.supervise import Outcome
 from consensus.launcher import Launch, vendor
-from consensus.run.checkpoints import way_on
+from consensus.run.checkpoints import Found, way_on
 from consensus.run.folder import runs_of
 
 if TYPE_CHECKING:
@@ -69,10 +69,12 @@ class Aftermath:
     ----------
     config : RunConfig
         Of the run.
+    found : Found, optional
+        What it goes on from.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        self._config = config
+    def __init__(self, config: RunConfig, found: Found | None = None) -> None:
+        self._config, self._found = config, found
         self._before = runs_of(config)
 
     def told(self, launch: Launch, outcome: Outcome) -> str | None:
@@ -82,5 +84,5 @@ class Aftermath:
         if who is None:
             return None
         fresh = [run for run in runs_of(self._config) if run not in self._before]
-        further = way_on(self._config, fresh[-1]) if fresh else "The run had not begun"
+        further = way_on(self._config, fresh[-1], self._found) if fresh else "The run had not begun"
         return f"{who}, and that ended the run. {further}"

@@ -82,17 +82,18 @@ def run(
     check_not_singleton(1)
     config = check(file, changes, data_dir)
     size = config.size or 1
+    found = None
     if resume is not None:
         from consensus.run.checkpoints import find
 
-        find(config, resume, size)
+        found = find(config, resume, size)
     if size == 1:
         _be_a_rank(file, changes, data_dir, progress, quiet, closing, resume)
         return
     shown = progress.resolved(config.run.progress and not quiet)
     from consensus.cli.deaths import Aftermath  # loads torch
 
-    aftermath = Aftermath(config)
+    aftermath = Aftermath(config, found)
     with receipts(config) as receipt:
         job = rank_job(
             file, changes, data_dir, size, shown,

@@ -203,7 +203,7 @@ def _newest(run: Path) -> Found | None:
     return Found(run, moment, run_files.loads(text, str(path)))
 
 
-def way_on(config: RunConfig, run: Path) -> str:
+def way_on(config: RunConfig, run: Path, found: Found | None = None) -> str:
     """What to type to go on with a run that has ended before its time, in a sentence.
 
     Parameters
@@ -212,12 +212,18 @@ def way_on(config: RunConfig, run: Path) -> str:
         Of the run.
     run
         Its folder.
+    found
+        What the run itself went on from, if it did.
     """
     # Only headers are looked at: several ranks may ask at once. Damage is found when somebody goes on.
     newest = next((found.moment for found in CheckpointFolder(run / FOLDER).sets() if found.complete), None)
+    again = ["consensus", "run", str(run / "config.toml"), "--resume"]
     if newest is not None:
-        command = shlex.join(["consensus", "run", str(run / "config.toml"), "--resume", str(run)])
-        return f"The newest complete checkpoint is {run / FOLDER / str(newest)}; to go on from it: {command}"
+        told = f"The newest complete checkpoint is {run / FOLDER / str(newest)}"
+        return f"{told}; to go on from it: {shlex.join([*again, str(run)])}"
+    if found is not None:
+        told = f"No checkpoint of {run} is complete, so the newest is what it went on from itself"
+        return f"{told}; to do so again: {shlex.join([*again, str(found.run)])}"
     if config.checkpoint.every is not None:
         return f"No checkpoint of {run} is complete yet, so there is nothing to go on from: start again"
     return (

@@ -97,7 +97,7 @@ def run(config: RunConfig, transport: Transport, *, report: Report | None = None
             return site.folder
     except (DeadRanks, CodingError) as error:
         # Too many have died, and the run cannot go on by itself.
-        further = "" if site.handle is None else f". {way_on(config, site.folder)}"
+        further = "" if site.handle is None else f". {way_on(config, site.folder, site.found)}"
         told = type(error)(f"{error}{further}")
         told.add_note(site.where)
         raise told from error

@@ -109,8 +109,7 @@ def write_atomically(path: Path, text: str) -> None:
 def in_place_of(path: Path) -> Iterator[Path]:
     """A name to write to; the file there takes the place of ``path`` if the block ends well, and is removed if not.
 
-    Unlike :func:`consensus.checkpoint.atomic.replacing` it does not wait for the disk: what is written so serves one run, which
-    does not outlive its machine.
+    Unlike :func:`consensus.checkpoint.atomic.replacing` it does not wait for the disk: a crash of the machine may cost the file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -200,6 +200,9 @@ def test_how_to_go_on(tmp_path: Path) -> None:
     assert told.endswith(f"{newest}; to go on from it: consensus run {folder}/config.toml --resume {folder}")
     (folder / FOLDER / "checkpoint-0001-last" / "rank-00001.ckpt").unlink()
     assert "checkpoint-0001-00000001" in way_on(settings, folder)
+    found = find(settings, str(folder), 4)
+    fresh = tmp_path / "fresh"
+    assert way_on(settings, fresh, found).endswith(f"to do so again: consensus run {fresh}/config.toml --resume {folder}")
     shutil.rmtree(folder / FOLDER)
     assert "No checkpoint of" in way_on(settings, folder)
     assert "has no checkpoints to go on from" in way_on(small(tmp_path, rule={"name": "bsp"}), folder)
