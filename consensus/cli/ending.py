@@ -12,8 +12,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Never
 
 import typer
 from rich.markup import escape
@@ -22,6 +24,7 @@ from typer.core import TyperGroup
 from consensus.cli.console import console
 from consensus.cli.supervise import INTERRUPTED
 from consensus.errors import CheckpointError, ConfigError, ConsensusError, LaunchError
+from consensus.run.signals import give_back, take_over
 from consensus.transport.endings import ending
 from consensus.transport.launched import launched
 from consensus.types import Rank, Seconds
@@ -60,7 +63,8 @@ class Commands(TyperGroup):
         """Run the command that was asked for."""
         rank = rank_among_ranks()
         try:
-            return super().invoke(ctx)
+            with _interruptible():
+                return super().invoke(ctx)
         except ConsensusError as error:
             # Most often all ranks meet it, and rank 0 has said it.
             waits = bool(rank) and isinstance(error, ConfigError | LaunchError | CheckpointError)
@@ -77,6 +81,20 @@ class Commands(TyperGroup):
             sys.stderr.write(f"rank {rank} failed\n" + "".join(f"[rank {rank}] {line}" for line in _lines(error)))
             sys.stderr.flush()
             raise _exit(error, FAILED) from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let every request to end do as Ctrl-C does, also while libraries are loaded; ranks have their own ways."""
+    former = {} if launched() else take_over(_interrupt)
+    try:
+        yield
+    finally:
+        give_back(former)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> Never:
+    raise KeyboardInterrupt
 
 
 def _exit(error: BaseException, code: int) -> typer.Exit:
