@@ -23,6 +23,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from consensus.errors import LaunchError
+from consensus.transport.endings import MARK
 from consensus.transport.failures import SURVIVAL
 from consensus.types import Seconds
 
@@ -32,7 +33,7 @@ INSTALL = (
 )
 """What to do about a missing MPI library."""
 
-_PASSED_ON = ("OMP_NUM_THREADS", "PYTHONPATH", "PYTHONWARNINGS", "MPI4PY_LIBMPI", "MPI4PY_MPIABI")
+_PASSED_ON = ("OMP_NUM_THREADS", "PYTHONPATH", "PYTHONWARNINGS", "MPI4PY_LIBMPI", "MPI4PY_MPIABI", MARK)
 """Variables that ranks on other hosts need as well. On this host they inherit everything."""
 
 _OF_LAUNCHERS = (
@@ -137,6 +138,7 @@ def command(
     extra: Iterable[str] = (),
     lost_after: Seconds | None = None,
     mpirun: str | os.PathLike[str] | None = None,
+    mark: str | os.PathLike[str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Launch:
     """What starts a Python program as MPI ranks.
@@ -157,6 +159,9 @@ def command(
         Seconds after which a rank that is not heard of counts as dead; without it, only one whose end somebody has seen.
     mpirun : path, optional
         The launcher to use in place of the one that :func:`find` finds.
+    mark : path, optional
+        A file, in a folder that all hosts see, that a rank makes when it ends with an error; for whoever is to kill ranks that do
+        not hear of it, because they are stopped.
     environment : mapping, optional
         The environment to start from; this process's by default. One thread per rank unless it says otherwise.
 
@@ -193,6 +198,9 @@ def command(
     }
     for name, value in settings.items():
         env.setdefault(name, value)
+    env.pop(MARK, None)
+    if mark is not None:
+        env[MARK] = os.fspath(mark)
     passed = [word for name in _PASSED_ON if kind.pass_on and name in env for word in (kind.pass_on, name)]
     hosts = [] if hostfile is None else [kind.hostfile, str(_existing(hostfile))]
     python = [sys.executable, "-m", "consensus.rank", *program]

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 
-from consensus.transport.endings import ending
+from consensus.transport.endings import ending, leave_mark
 from consensus.transport.failures import prepare, told_to_live
 from consensus.types import Seconds
 
@@ -29,9 +29,11 @@ def main() -> None:
     try:
         as_rank()
     except BaseException as error:
-        if (code := _code(error)) and told_to_live(os.environ):
-            ending().code = code
-            atexit.register(_tell)
+        if code := _code(error):
+            leave_mark(os.environ)
+            if told_to_live(os.environ):
+                ending().code = code
+                atexit.register(_tell)
         raise
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from consensus.cli.entrants import Entrant
 from consensus.cli.options import Mode
+from consensus.cli.receipts import receipts
 from consensus.cli.run import announce_interrupt, check_writable, override, rank_job
 from consensus.cli.standings import Attempt, Row, representative, standings, to_markdown
 from consensus.cli.supervise import supervise
@@ -127,8 +128,12 @@ class Contest:
         for number, (entrant, seed) in enumerate(self.order(config.run.seed), 1):
             before(entrant, seed, number)
             settings = self.settings(folder, entrant, seed)
-            job = rank_job(self.file, settings, self.data_dir, sizes[entrant.label], progress, closing=False)
-            outcome = supervise(job, on_interrupt=announce_interrupt, tee_errors=True)
+            size = sizes[entrant.label]
+            with receipts(folder, entrant.slug) as signs:
+                job = rank_job(self.file, settings, self.data_dir, size, progress, closing=False, signs=signs)
+                outcome = supervise(
+                    job, on_interrupt=announce_interrupt, done=signs.done.exists, failed=signs.failed.exists, tee_errors=True
+                )
             if outcome.interrupted:
                 return attempts, True
             attempts.append(self.result(folder, entrant, seed, outcome.errors.strip() or f"ended with code {outcome.code}"))

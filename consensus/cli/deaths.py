@@ -45,7 +45,7 @@ def died(outcome: Outcome, mpich: bool = False) -> str | None:
     >>> died(Outcome(9), mpich=True), died(Outcome(1)), died(Outcome(130))
     ('a rank died of signal 9 (SIGKILL)', None, None)
     """
-    if outcome.interrupted:
+    if outcome.interrupted or outcome.killed:
         return None
     noticed = _NOTICED.search(outcome.errors)
     if noticed is not None:

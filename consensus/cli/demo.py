@@ -40,6 +40,7 @@ def demo(
     from consensus.cli.contest import Contest, make_folder, write_results
     from consensus.cli.ending import FAILED
     from consensus.cli.entrants import entrants
+    from consensus.cli.receipts import receipts
     from consensus.cli.run import announce_interrupt, override, widened
     from consensus.cli.standings import to_rich
     from consensus.cli.supervise import INTERRUPTED, supervise
@@ -57,7 +58,9 @@ def demo(
     screen.print(_introduction(config))
     shown = progress.resolved()
     program = ["-m", "consensus", "demo", "--progress", str(shown), "--folder", str(folder)]
-    outcome = supervise(widened(command(config.run.ranks or 1, program), shown), on_interrupt=announce_interrupt)
+    with receipts(folder, contest.kind) as signs:
+        job = widened(command(config.run.ranks or 1, program, mark=signs.failed), shown)
+        outcome = supervise(job, on_interrupt=announce_interrupt, failed=signs.failed.exists)
     attempts = [contest.result(folder, entrant, seed, "no results") for entrant, seed in contest.order(config.run.seed)]
     rows = write_results(folder, contest, attempts)
     screen.print()

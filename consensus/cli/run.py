@@ -6,9 +6,7 @@ import json
 import os
 import shutil
 import signal
-import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Never
@@ -31,6 +29,7 @@ from consensus.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from consensus.cli.receipts import Receipts
     from consensus.config import RunConfig
     from consensus.launcher import Launch
 
@@ -75,6 +74,7 @@ def run(
             receipt.touch()
         return
     from consensus.cli.ending import complain
+    from consensus.cli.receipts import receipts
     from consensus.cli.supervise import supervise
     from consensus.errors import LaunchError
     from consensus.launcher import check_not_singleton
@@ -94,36 +94,26 @@ def run(
     from consensus.cli.deaths import Aftermath  # loads torch
 
     aftermath = Aftermath(config, found)
-    with receipts(config) as receipt:
+    with receipts(Path(config.run.out), config.run.name) as signs:
         job = rank_job(
             file, changes, data_dir, size, shown,
             quiet=quiet, hostfile=hostfile, mpirun=mpirun, extra=words(mpi_option), lost_after=lost_after, resume=resume,
-            receipt=receipt,
+            signs=signs,
         )  # fmt: skip
-        outcome = supervise(job, on_interrupt=announce_interrupt, done=receipt.exists, tee_errors=True)
+        outcome = supervise(
+            job, on_interrupt=announce_interrupt, done=signs.done.exists, failed=signs.failed.exists, tee_errors=True
+        )
         told = aftermath.told(job, outcome)
         if told is not None:
             complain(told)
-        if outcome.code == 0 and not receipt.exists():
+        if outcome.killed:
+            complain("a rank ended with an error, as it says above; others, which may be stopped, did not follow and were killed")
+        if outcome.code == 0 and not signs.done.exists():
             raise LaunchError(
                 "the launcher says that all is well, but the run has no results: a host was lost, or too many ranks were; with "
                 "checkpoints, --resume latest goes on from the newest"
             )
     raise typer.Exit(outcome.code)
-
-
-@contextmanager
-def receipts(config: RunConfig) -> Iterator[Path]:
-    """A file that a rank makes when the results are there, among the results: that is where all hosts see it.
-
-    The launcher's exit code does not say. Open MPI's ends with 0 when it has lost a host and ended all ranks (5.0.11), and not
-    at all when it has lost a host without noticing.
-    """
-    path = Path(config.run.out).absolute() / f".{config.run.name}-{uuid.uuid4().hex}"
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def override(key: str, value: object | None) -> list[str]:
@@ -188,7 +178,7 @@ def rank_job(
     extra: Iterable[str] = (),
     lost_after: float | None = None,
     resume: str | None = None,
-    receipt: Path | None = None,
+    signs: Receipts | None = None,
 ) -> Launch:
     """What starts the ranks of a run: `consensus run` again, with the same changes, under mpirun."""
     from consensus.launcher import command
@@ -197,9 +187,11 @@ def rank_job(
     program += [word for change in changes for word in ("--set", change)]
     program += ["--data-dir", str(data_dir)] if data_dir is not None else []
     program += ["--resume", resume] if resume is not None else []
-    program += ["--receipt", str(receipt)] if receipt is not None else []
+    program += ["--receipt", str(signs.done)] if signs is not None else []
     program += [*(["--quiet"] if quiet else []), *([] if closing else ["--no-closing"])]
-    return widened(command(size, program, hostfile=hostfile, extra=extra, lost_after=lost_after, mpirun=mpirun), progress)
+    mark = None if signs is None else signs.failed
+    job = command(size, program, hostfile=hostfile, extra=extra, lost_after=lost_after, mpirun=mpirun, mark=mark)
+    return widened(job, progress)
 
 
 def widened(job: Launch, progress: Mode) -> Launch:

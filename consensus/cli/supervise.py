@@ -3,6 +3,10 @@
 The launcher runs in a session of its own, so that Ctrl-C reaches this process alone: mpirun answers an interrupt by killing
 the ranks, and what they have learnt would be lost. Instead it is sent SIGUSR1, which Open MPI's and MPICH's launchers forward
 to every rank, and ranks finish their round, write what they have, and end. Whoever is in a hurry interrupts a second time.
+
+A launcher waits for its ranks, and a rank that is stopped, or hangs, hears of nobody's end. So when a rank has said that it ends
+with an error (:data:`consensus.transport.endings.MARK`), those that do not follow are killed. Should this process itself be
+killed, its launcher ends the ranks, on Linux (:func:`consensus.cli.session.bound`); elsewhere they go on.
 """
 
 from __future__ import annotations
@@ -19,17 +23,20 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
 
+from consensus.cli import session
 from consensus.launcher import Launch
+from consensus.run.signals import give_back, take_over
+from consensus.transport.endings import FINALIZING
 from consensus.types import Seconds
 
 STOP = signal.SIGUSR1
 """Asks a rank to finish."""
 
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-"""What asks the command to end: Ctrl-C, a batch system by either of two signals, a terminal that was closed."""
-
 INTERRUPTED = 130
 """Exit code of an interrupted command."""
+
+GRACE: Seconds = FINALIZING + 5.0
+"""How long the other ranks have to end after one has ended with an error: those that hear of it, and can, are gone by then."""
 
 
 @dataclass
@@ -42,10 +49,13 @@ class Outcome:
         The exit code to pass on.
     errors : str
         The end of what the job wrote to standard error, if it was kept.
+    killed : bool
+        Whether a rank ended with an error, and the others had to be killed.
     """
 
     code: int
     errors: str = ""
+    killed: bool = False
 
     @property
     def interrupted(self) -> bool:
@@ -68,9 +78,10 @@ class _Interrupts:
             if self.count == 1:
                 self.job.send_signal(STOP)
                 self.first()
+            elif self.count == 2:
+                os.killpg(self.job.pid, signal.SIGTERM)  # the launcher ends its ranks, on all hosts
             else:
-                # The launcher's whole session on this host; the launcher ends the ranks on others.
-                os.killpg(self.job.pid, signal.SIGTERM if self.count == 2 else signal.SIGKILL)
+                session.kill(self.job.pid)
 
 
 def supervise(
@@ -78,9 +89,11 @@ def supervise(
     *,
     on_interrupt: Callable[[], None] = lambda: None,
     done: Callable[[], bool] = lambda: False,
+    failed: Callable[[], bool] = lambda: False,
     tee_errors: bool = False,
     patience: Seconds = 10.0,
     linger: Seconds = 60.0,
+    grace: Seconds = GRACE,
 ) -> Outcome:
     """Run ranks until they end.
 
@@ -93,19 +106,23 @@ def supervise(
     done : callable
         Whether the ranks have done what they were started for. A launcher that has lost sight of a host waits for its ranks
         for ever; it is ended then.
+    failed : callable
+        Whether a rank has ended with an error. Ranks that are stopped do not follow it; they are killed, and the code is not 0.
     tee_errors : bool
         Keep the end of what goes to standard error, too.
     patience : float
-        Seconds a job has to end after a second interrupt before it is killed.
+        Seconds a launcher has to end when it is asked to, by a second interrupt for example, before its session is killed.
     linger : float
         Seconds a job may go on when it is done.
+    grace : float
+        Seconds it may go on when a rank has failed.
 
     Returns
     -------
     Outcome
     """
     job = subprocess.Popen(
-        launch.argv,
+        session.bound(launch.argv),
         env=launch.env,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE if tee_errors else None,
@@ -115,7 +132,7 @@ def supervise(
     interrupts = _Interrupts(job, on_interrupt)
     errors = _Tee(job.stderr) if job.stderr is not None else None
     with _handling(interrupts):
-        left = linger
+        waited, killed = 0.0, False
         while True:
             try:
                 code = job.wait(timeout=patience if interrupts.count > 1 else 1.0)
@@ -123,34 +140,33 @@ def supervise(
             except subprocess.TimeoutExpired:
                 if interrupts.count > 1:
                     interrupts(signal.SIGKILL, None)
-                elif done():
-                    left -= 1.0
-                    if left <= 0:
-                        code = _end(job, patience)
+                elif failed() or done():
+                    waited += 1.0
+                    if waited >= (grace if failed() else linger):
+                        _end(job, patience)
+                        code, killed = 0, failed()
                         break
         kept = "" if errors is None else errors.end(patience)
-    return Outcome(INTERRUPTED if interrupts.count else _exit_code(code), kept)
+    return Outcome(INTERRUPTED if interrupts.count else _exit_code(code) or int(failed()), kept, killed)
 
 
-def _end(job: subprocess.Popen[bytes], patience: Seconds) -> int:
-    """End a launcher that waits in vain; nothing is lost, so that is no failure."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(OSError):
-            os.killpg(job.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            job.wait(timeout=patience)
-            break
-    return 0
+def _end(job: subprocess.Popen[bytes], patience: Seconds) -> None:
+    """End a launcher that waits in vain; how it ends says nothing of the run."""
+    with suppress(OSError):
+        os.killpg(job.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        job.wait(timeout=patience)
+    session.kill(job.pid)
+    job.wait()
 
 
 @contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in INTERRUPTS}
+    before = take_over(handler)
     try:
         yield
     finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+        give_back(before)
 
 
 class _Tee(threading.Thread):

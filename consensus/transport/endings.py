@@ -14,6 +14,9 @@ Then it goes to ``MPI_Finalize`` instead of ``MPI_Abort``. There ranks under ULF
 there already would wait for one that has aborted. Whoever waits for it elsewhere, on a communicator of the user's own, does not
 come: then it ends by a signal, which is noticed everywhere. Not at once, for the launcher's exit code does not tell of ranks that
 a signal ended.
+
+Nothing of that reaches a rank that is stopped, or hangs in a call that is none of MPI's. So it leaves a mark as well, by which
+whoever has started the launcher knows that the rest is to be killed: :mod:`consensus.cli.supervise`.
 """
 
 from __future__ import annotations
@@ -22,9 +25,10 @@ import atexit
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from consensus.transport.failures import outlives
@@ -34,6 +38,8 @@ TELLING: Seconds = 0.2
 """How long the library has to send the news; on one host it is there within a few milliseconds."""
 FINALIZING = 10
 """How long the others have to come to MPI_Finalize, whole seconds."""
+MARK = "CONSENSUS_MARK_OF_FAILURE"
+"""The variable that names the file which a rank makes that ends with an error, in a folder that all hosts see."""
 
 
 class Ending:
@@ -95,6 +101,15 @@ class Ending:
         with suppress(mpi.Exception):
             mpi.Finalize()
         signal.alarm(0)
+
+
+def leave_mark(environment: Mapping[str, str]) -> None:
+    """Make the file that :data:`MARK` names, if somebody has set it."""
+    if name := environment.get(MARK):
+        # The folder of the results may not be there yet; and whose disk is full is in enough trouble.
+        with suppress(OSError):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).touch()
 
 
 def _library() -> Any:

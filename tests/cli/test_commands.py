@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from consensus import launcher
 from consensus.cli import app, contest, ending, run, supervise
 from consensus.cli.options import Mode
 from consensus.launcher import Launch
+from consensus.transport.endings import MARK
 
 
 def call(*arguments: str | Path) -> Result:
@@ -118,6 +120,32 @@ def test_an_interrupt_has_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(run, "check", interrupt)
     assert call("run", "digits").exit_code == supervise.INTERRUPTED
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_a_request_to_end_is_an_interrupt_before_there_are_ranks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    number = signal.Signals[name]
+    before = signal.getsignal(number)
+
+    def loads(*_: object) -> None:
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(run, "check", loads)
+    assert call("run", "digits").exit_code == supervise.INTERRUPTED
+    assert signal.getsignal(number) is before
+
+
+FAILED = f"import os, pathlib; pathlib.Path(os.environ['{MARK}']).touch()"
+
+
+def test_ranks_are_told_where_to_say_that_they_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def command(n: int, program: list[str], mark: Path, **_: object) -> Launch:
+        return Launch([sys.executable, "-c", FAILED], {**os.environ, MARK: str(mark)})
+
+    monkeypatch.setattr(launcher, "command", command)
+    result = call("run", "digits", "--ranks", "2", "--out", str(tmp_path))
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

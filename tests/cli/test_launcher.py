@@ -9,6 +9,7 @@ import pytest
 
 from consensus import launcher
 from consensus.errors import LaunchError
+from consensus.transport.endings import MARK
 
 OPEN_MPI = "mpirun (Open MPI) 5.0.11"
 HYDRA = "HYDRA build details:\n    Version: 4.3.0"
@@ -70,6 +71,14 @@ def test_open_mpi_shares_processors_and_passes_variables_on(bare: pytest.MonkeyP
         *("--hostfile", str(hosts), "--tag", sys.executable, "-m", "consensus.rank", "-m", "module"),
     ]
     assert job.env == {"PYTHONPATH": "/x", "OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1"}
+
+
+def test_ranks_on_all_hosts_are_told_where_to_leave_a_mark(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mpirun = program(tmp_path / "mpirun", OPEN_MPI)
+    job = launcher.command(2, ["x.py"], mpirun=mpirun, mark=tmp_path / "mark", environment={})
+    assert f"-x {MARK}" in " ".join(job.argv)
+    assert job.env[MARK] == str(tmp_path / "mark")
+    assert MARK not in launcher.command(2, ["x.py"], mpirun=mpirun, environment=job.env).env
 
 
 def test_a_job_outlives_its_ranks_where_the_library_can(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from consensus.cli.supervise import INTERRUPTED, Outcome, supervise
 from consensus.launcher import Launch
+from tests.ranks import ROOT
 
 # Interrupts its parent, the supervisor, once it is ready to hear of it.
 POLITE = """
@@ -32,9 +35,47 @@ os.kill(os.getppid(), signal.SIGINT)
 while True: signal.pause()
 """
 
+# A launcher whose one rank is stopped; it is in a process group of its own, and waits for it whatever it is told.
+STOPPED = """
+import fcntl, os, pathlib, signal, sys
+folder = pathlib.Path(sys.argv[1])
+for number in (signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)
+rank = os.fork()
+if rank == 0:
+    os.setpgid(0, 0)
+    lock = open(folder / "lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    while True: signal.pause()
+os.waitpid(rank, os.WUNTRACED)
+(folder / "failed").touch()
+os.waitpid(rank, 0)
+"""
 
-def job(script: str) -> Launch:
-    return Launch([sys.executable, "-c", script], dict(os.environ))
+# Kills its parent, the supervisor.
+ORPHAN = """
+import fcntl, os, signal, sys
+lock = open(sys.argv[1], "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+os.kill(os.getppid(), signal.SIGKILL)
+while True: signal.pause()
+"""
+
+SUPERVISOR = """
+import os, sys
+from consensus.cli.supervise import supervise
+from consensus.launcher import Launch
+supervise(Launch([sys.executable, "-c", *sys.argv[1:]], dict(os.environ)))
+"""
+
+
+def job(script: str, *arguments: str) -> Launch:
+    return Launch([sys.executable, "-c", script, *arguments], dict(os.environ))
+
+
+def wait_for_the_end_of_who_has_locked(path: Path) -> None:
+    with path.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
@@ -44,6 +85,15 @@ def test_an_interrupt_asks_ranks_to_finish(name: str) -> None:
     outcome = supervise(job(POLITE.format(name=name)), on_interrupt=lambda: told.append("told"), tee_errors=True)
     assert (outcome.code, outcome.errors, told) == (INTERRUPTED, "asked to finish\n", ["told"])
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_under_nohup_a_hangup_is_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        outcome = supervise(job("import os, signal; os.kill(os.getppid(), signal.SIGHUP); raise SystemExit(3)"))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert outcome == Outcome(3)
 
 
 @pytest.mark.parametrize("term", ["SIG_DFL", "SIG_IGN"])
@@ -67,6 +117,24 @@ def test_a_launcher_that_goes_on_when_all_is_done_is_ended() -> None:
     ready = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
     assert supervise(job(ready), done=lambda: bool(asked.append(1) or True), linger=0, patience=0.2) == Outcome(0)
     assert asked
+
+
+def test_a_stopped_rank_does_not_hold_up_the_end_of_a_job_in_which_another_has_failed(tmp_path: Path) -> None:
+    outcome = supervise(job(STOPPED, str(tmp_path)), failed=(tmp_path / "failed").exists, grace=0, patience=0.2)
+    assert outcome == Outcome(1, killed=True)
+    wait_for_the_end_of_who_has_locked(tmp_path / "lock")
+
+
+def test_a_launcher_that_ends_with_0_though_a_rank_has_failed() -> None:
+    assert supervise(job(""), failed=lambda: True) == Outcome(1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems end no process with its parent")
+def test_no_job_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    done = subprocess.run([sys.executable, "-c", SUPERVISOR, ORPHAN, str(lock)], cwd=ROOT, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    wait_for_the_end_of_who_has_locked(lock)
 
 
 def test_errors_are_shown_and_kept(capfd: pytest.CaptureFixture[str]) -> None:
