@@ -142,6 +142,9 @@ class CodedHandle(ServedHandle):
             self._driver.leave()
             self._driver.drain()
 
+    def _is_waited_for(self) -> bool:
+        return self._driver.engine.phase is not Phase.FINISHED
+
     def _abandon(self) -> None:
         if self._driver.engine.phase is not Phase.FINISHED:
             self._trained = True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +16,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from consensus.driver import RoundTimes
-from consensus.errors import ConfigError
+from consensus.errors import ConfigError, ConsensusError
 from consensus.flat import FlatModel
 from consensus.protocol.rounds import RoundRecord
 from consensus.statistics import Statistics
 from consensus.transport.base import Transport
+from consensus.transport.endings import ending, leave_mark
+from consensus.transport.failures import JobEnded
+
+_LOG = logging.getLogger("consensus")
 
 
 class Handle(ABC):
@@ -109,6 +116,10 @@ class Handle(ABC):
     def _end(self) -> None:
         """Leave, and wait until the others have left."""
 
+    def _is_waited_for(self) -> bool:
+        """Whether others may wait for this rank as long as it has not left."""
+        return False
+
     # -- hooks ------------------------------------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -179,8 +190,36 @@ class Handle(ABC):
             self._detach()
             self._end()
 
+    def leave_at_exit(self) -> None:
+        """Close when Python exits, unless that was done before; :func:`consensus.attach` asks for it.
+
+        A rank whose script has ended without a goodbye would be waited for by the others. To leave takes the model, which
+        neighbours may be sending theirs to; so until it is closed, a handle is kept for that.
+        """
+        self._process = os.getpid()
+        atexit.register(self._leave_at_exit)
+
+    def _leave_at_exit(self) -> None:
+        # Children that were forked inherit exit handlers. After an error the job is to end now, not when the others are through.
+        if os.getpid() != self._process or ending().failed() or not self._is_waited_for():
+            return
+        _LOG.warning(
+            "rank %d exits and has not closed its handle: it leaves now, and waits until the others have left. Attach in a "
+            "`with` block, or call handle.close() at the end",
+            self.rank,
+        )
+        try:
+            self.close()
+        except JobEnded:
+            pass  # whoever ended has said why
+        except ConsensusError:
+            _LOG.exception("rank %d could not leave in order at its exit", self.rank)
+            ending().code = 1
+            leave_mark(os.environ)
+
     def _detach(self) -> None:
         self._closed = True
+        atexit.unregister(self._leave_at_exit)
         for hook in self._hooks:
             hook.remove()
 

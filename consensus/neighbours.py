@@ -165,6 +165,9 @@ class NeighbourHandle(Handle):
         # Even if paused: the other ranks may have gone on to a new session, which counts on this rank until it says goodbye.
         self._pause()
 
+    def _is_waited_for(self) -> bool:
+        return True
+
     def _abandon(self) -> None:
         self._driver = self._driver or self._open()
         self._driver.abandon()

@@ -178,9 +178,10 @@ def attach(
     for name, seconds in (("stall_warning", stall_warning), ("stall_abort", stall_abort), ("stuck_after", stuck_after)):
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
             raise ConfigError(f"{name} = {seconds!r}, expected seconds above 0, or math.inf for never")
+    own = transport is None  # of the whole process, which ends with it
     transport = default_transport(comm) if transport is None else transport
     if architecture == "coded":
-        return attach_coded(
+        coded = attach_coded(
             model,
             optimizer,
             code=_the_code(code, plain=topology is None and recorder is None and rule is None and servers == 1),
@@ -194,6 +195,7 @@ def attach(
             stall_abort=stall_abort,
             on_message=on_message,
         )
+        return _leaving(coded, own)
     if code is not None or payload != "float32" or approximate or any_kappa:
         raise ConfigError(
             'code, payload, approximate and any_kappa say how gradients are coded; add architecture="coded", or leave them out'
@@ -220,7 +222,7 @@ def attach(
         )
         if isinstance(handle, ServerHandle):
             handle.serve()
-        return handle
+        return _leaving(handle, own)
     if push is not None or learning_rate != "constant" or servers != 1:
         raise ConfigError(
             'push, learning_rate and servers say how a parameter server works; add architecture="server", or leave them out'
@@ -251,7 +253,7 @@ def attach(
     agreed = {"model": flat.signature, "rule": repr(rule), "every": every, "order": order, "weights": weights}
     agreed["topology"] = adjacency
     start_alike(transport, flat, agreed)
-    return NeighbourHandle(
+    neighbours = NeighbourHandle(
         model,
         optimizer,
         flat,
@@ -268,6 +270,14 @@ def attach(
         recorder=recorder,
         step_scale=step_scale,
     )
+    return _leaving(neighbours, own)
+
+
+def _leaving(handle: Handle, own: bool) -> Handle:
+    """``handle``, which leaves at the latest when the process does."""
+    if own and handle.size > 1:
+        handle.leave_at_exit()
+    return handle
 
 
 def _the_code(code: GradientCode | None, plain: bool) -> GradientCode:

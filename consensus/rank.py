@@ -31,8 +31,8 @@ def main() -> None:
     except BaseException as error:
         if code := _code(error):
             leave_mark(os.environ)
+            ending().code = code
             if told_to_live(os.environ):
-                ending().code = code
                 atexit.register(_tell)
         raise
 

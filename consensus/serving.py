@@ -325,6 +325,9 @@ class WorkerHandle(ServedHandle):
     def _end(self) -> None:
         self._pause()
 
+    def _is_waited_for(self) -> bool:
+        return not self._over
+
     def _abandon(self) -> None:
         if not self._over:
             self._over = True

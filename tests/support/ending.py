@@ -29,6 +29,19 @@ def train(rule: str, steps: int, failing: int) -> None:
             optimizer.step()
 
 
+def drop(failing: int) -> None:
+    """Train without a goodbye; the failing rank ends in the middle of it, with code 0."""
+    model = Point(1000)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    handle = consensus.attach(model, optimizer, topology="ring", rule="static_backup")
+    for step in range(20):
+        if step == 5 and handle.rank == failing:
+            sys.exit(0)
+        optimizer.zero_grad()
+        model(numbers(handle.rank, 1000)).backward()
+        optimizer.step()
+
+
 def main() -> None:
     """Fail in the place that the first argument names."""
     place, failing = sys.argv[1], int(sys.argv[2])
@@ -41,6 +54,8 @@ def main() -> None:
             raise ArithmeticError("a bad end")
     elif place == "instead of training" and fails:
         sys.exit(5)
+    elif place == "without a goodbye":
+        drop(failing)
     else:
         train("static_backup" if place == "a partial rule" else "full", FOR_EVER, failing)
     print(f"rank {os.environ['OMPI_COMM_WORLD_RANK']} came to its end", flush=True)
