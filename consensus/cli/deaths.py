@@ -33,7 +33,7 @@ def died(outcome: Outcome, mpich: bool = False) -> str | None:
     Parameters
     ----------
     outcome : Outcome
-        Of a job whose standard error was kept.
+        Of a job whose standard error was kept; ranks that were killed because another one had failed are not meant.
     mpich : bool
         Whether MPICH's launcher started it.
 

@@ -52,3 +52,4 @@ def test_what_other_launchers_tell() -> None:
     assert died(Outcome(137)) == "a rank, or the launcher, died of signal 9 (SIGKILL)"
     assert died(Outcome(9), mpich=True) == "a rank died of signal 9 (SIGKILL)"
     assert died(Outcome(9)) is died(Outcome(1), mpich=True) is died(Outcome(130, four)) is None
+    assert died(Outcome(1, four, killed=True)) is None
