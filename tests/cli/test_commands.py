@@ -122,6 +122,7 @@ def test_an_interrupt_has_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None
     assert call("run", "digits").exit_code == supervise.INTERRUPTED
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_a_request_to_end_is_an_interrupt_before_there_are_ranks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     number = signal.Signals[name]

@@ -78,6 +78,7 @@ def wait_for_the_end_of_who_has_locked(path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_an_interrupt_asks_ranks_to_finish(name: str) -> None:
     before = signal.getsignal(signal.SIGINT)

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from consensus.run.signals import SIGNALS, Interruption
 
-
-@pytest.fixture(autouse=True)
-def _hangups() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGHUP)
-    yield
-    signal.signal(signal.SIGHUP, before)
+pytestmark = pytest.mark.usefixtures("hangups")
 
 
 @pytest.mark.parametrize("number", SIGNALS)
