@@ -38,7 +38,7 @@ class Metrics:
     consensus_distance : float
         sqrt(mean_i ||x_i - mean||^2) over the parameters.
     mean_backups : float
-        Mean of b_i(k) over the rounds of all ranks since the line before.
+        Mean of b_i(k) over the rounds of all ranks since the line before; NaN if there was none, which is no fall to 0.
     """
 
     seconds: Seconds
@@ -56,7 +56,7 @@ def to_metrics(evaluated: Sequence[tuple[Seconds, Evaluated]]) -> list[Metrics]:
     lines = []
     for before, (seconds, now) in pairwise([(0.0, first), *evaluated]):
         rounds, backups = now.rounds - before[1].rounds, now.backups - before[1].backups
-        mean_backups = backups / rounds if rounds else 0.0
+        mean_backups = backups / rounds if rounds else math.nan
         lines.append(
             Metrics(round(seconds, 6), now.samples, now.rounds, now.accuracy, now.loss, now.consensus_distance, mean_backups)
         )
